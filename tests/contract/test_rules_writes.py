@@ -237,7 +237,7 @@ WRONG = {
         pa.table([[1], [NOON], [1], [2]], names=["user_id", "at", "x", "x"]),
         "two columns named 'x'. Rename or drop one",
     ),
-    "no frame": ({"user_id": 1}, "Expected a frame, not dict. Pass a pandas or Polars frame"),
+    "no frame": ({"user_id": 1}, "Expected a frame, not dict. Pass a pandas, Polars or Spark frame"),
     "series": (pd.Series([1], name="x"), "Series is a single column, not a frame. .*to_frame"),
     "numbered columns": (pd.DataFrame([[1, NOON, 1]]), "column 0 has a name that is not text. Rename it"),
     "no file": ("nowhere.parquet", "There is no file 'nowhere.parquet'"),

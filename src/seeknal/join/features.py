@@ -90,7 +90,8 @@ class Features:
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, which is pandas for a path.
 
         Returns:
-            A frame with the spine's rows and columns, then the features.
+            A frame with the spine's rows and columns, then the features. A Spark DataFrame gives another, which is evaluated when it is
+            used, and whose rows have no order.
 
         Raises:
             DefinitionError: A group, feature, snapshot or output does not exist, or names clash.
@@ -180,6 +181,11 @@ class Features:
                 answer = retrieval.answer(self._engine(), sources, asked.question, None, on_progress)
             return frames.from_arrow(filling.filled(answer, fills), kind)
         given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
+        if kind == "spark":
+            from seeknal.join import distributed
+
+            with using:
+                return distributed.training_set(self._engine(), sources, given, asked.interval, fills)
         spine = retrieval.read_spine(sources, given)
         with using:
             names, features = retrieval.training_set(self._engine(), sources, spine, asked.interval, on_progress)

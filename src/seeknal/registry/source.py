@@ -124,6 +124,11 @@ class Source:
         parts = self.snapshot.parts(self.version.schema, seen, moments.start)
         return FeatureRequest(self.rows(seen), names, lifetime, tuple(parts))
 
+    def request_of_any(self, interval: Interval) -> Request:
+        """Return the request to an engine for moments that are not known yet."""
+        lifetime = self.record.group.materialization.lifetime
+        return FeatureRequest(self.rows(interval), tuple(self.features), lifetime)
+
     def rows(self, *spans: Interval) -> Rows:
         """Return the rows with an event time in one of some intervals; without an interval, all rows."""
         return self.snapshot.within(self.version.schema, *spans)
@@ -176,7 +181,7 @@ class WindowedSource(Source):
             moments: The first and the last moment; None if there are none.
             interval: Only events with an event time within it are visible.
         """
-        definition, events, windows = self.version.definition, self.stored_schema, self.windows
+        definition, windows = self.version.definition, self.windows
         seen: Interval | None = None
         if moments is not None and moments.start is not None:
             reach = reach_of(windows, definition.hop_length)
@@ -189,9 +194,14 @@ class WindowedSource(Source):
                     f"{show(interval.start)} on are visible. Leave out the start of the interval, unless that is meant."
                 )
             seen = interval.intersect(Interval(first, moments.end))
+        return self.request_of_any(seen or EMPTY_INTERVAL)
+
+    def request_of_any(self, interval: Interval) -> WindowRequest:
+        """Return the request to an engine for moments that are not known yet."""
+        events = self.stored_schema
         one_of = () if self.origin.event_id is not None else tuple(events.key_names)
-        rows = self.snapshot.within(events, seen or EMPTY_INTERVAL)
-        return WindowRequest(rows, tuple(self.keys), windows, definition.hop_length, one_of)
+        rows = self.snapshot.within(events, interval)
+        return WindowRequest(rows, tuple(self.keys), self.windows, self.version.definition.hop_length, one_of)
 
     def kept(self, since: int, spans: Sequence[Interval]) -> WindowRequest:
         """Return the request for the events that are needed online, for all moments from an instant on.

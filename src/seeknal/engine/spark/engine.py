@@ -25,7 +25,7 @@ from seeknal.engine.duckdb.spool import ParquetSpool, parquet_spools
 from seeknal.engine.protocol import Request, WindowRequest
 from seeknal.engine.spark import pieces, shuffle
 from seeknal.engine.spark.pieces import Buckets
-from seeknal.engine.spark.session import check_installed, explained
+from seeknal.engine.spark.session import check_installed, explained, quiet
 from seeknal.engine.spark.work import VERSIONS, Lookup, Windows, check_versions, work_of
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
@@ -35,8 +35,10 @@ from seeknal.values.moments import gather
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_PIECE = 2**20
-"""The moments that are sent to one task, and those of a spool that are answered at once."""
+_PIECE = 2**17
+"""The moments that are sent in one cell."""
+_AT_ONCE = 2**20
+"""The moments of a spool that are answered at once."""
 _BROADCAST = 2**24
 """The bytes of a spine up to which it is sent to all tasks that read rows."""
 
@@ -53,6 +55,11 @@ class SparkEngine(DuckDBEngine):
         check_installed()
         super().__init__(duck)
         self._session = session
+
+    @property
+    def session(self) -> SparkSession:
+        """The Spark session."""
+        return self._session()
 
     def as_of(self, wanted: Request, moments: pa.Table) -> pa.Table:
         """See `Engine.as_of`."""
@@ -75,7 +82,7 @@ class SparkEngine(DuckDBEngine):
         """Answer the moments of a file, some at a time."""
 
         def answers() -> Iterator[pa.RecordBatch]:
-            for batch in pq.ParquetFile(moments).iter_batches(_PIECE):
+            for batch in pq.ParquetFile(moments).iter_batches(_AT_ONCE):
                 yield from self.as_of(wanted, pa.Table.from_batches([batch]).drop_columns("i")).to_batches()
 
         schema = super().as_of(wanted, pq.read_schema(moments).empty_table().drop_columns("i")).schema
@@ -91,28 +98,34 @@ class SparkEngine(DuckDBEngine):
     def _shuffled(self, work: Lookup | Windows, moments: pa.Table, few: pa.Table | None) -> pa.Table:
         numbered = moments.append_column("i", pa.array(np.arange(len(moments))))
         cut = [pieces.packed(numbered.slice(start, _PIECE)) for start in range(0, len(moments), _PIECE)]
-        spine = self._session().createDataFrame(pa.Table.from_batches(cut), pieces.DDL)
+        spine = self.session.createDataFrame(pa.Table.from_batches(cut), pieces.DDL)
         return pa.concat_tables(_collected(self.joined(work, spine, len(moments), few)))
 
-    def joined(self, work: Lookup | Windows, spine: DataFrame, count: int, few: pa.Table | None = None) -> DataFrame:
-        """Return the pieces of the answer to the moments of a spine.
+    def joined(
+        self, work: Lookup | Windows, spine: DataFrame, count: int, few: pa.Table | None = None, prefix: str = "f"
+    ) -> DataFrame:
+        """Return the pieces of the answer to the moments of a spine: its other columns, then the features.
 
         Args:
             work: The work.
             spine: The pieces of the spine.
             count: How many moments it has, about.
             few: The same, if it is small.
+            prefix: How the names of the features begin, which are numbered.
         """
         parts, buckets = shuffle.parts_of(work.rows), self._buckets(work, count, is_few=few is not None)
         narrow = None if few is None else _stream(few)
         rows = self._tasks(parts, lambda batches: shuffle.read(work, parts, buckets, narrow, batches))
         if isinstance(work, Windows) and work.is_regrouped:
-            rows = rows.groupBy("bucket").applyInArrow(
-                lambda events: _table(shuffle.regroup(work, buckets, events)), pieces.DDL
-            )
-        asked = _mapped(spine, lambda batches: shuffle.cut_moments(work, buckets, batches))
+            by_event = rows.groupBy("bucket")
+            with quiet():
+                rows = by_event.applyInArrow(lambda events: _table(shuffle.regroup(work, buckets, events)), pieces.DDL)
+        asked = mapped(spine, lambda batches: shuffle.cut_moments(work, buckets, batches))
         sides = asked.groupBy("bucket").cogroup(rows.groupBy("bucket"))
-        return sides.applyInArrow(lambda moments, rows: _table(shuffle.answer(work, moments, rows)), pieces.DDL)
+        with quiet():
+            return sides.applyInArrow(
+                lambda moments, rows: _table(shuffle.answer(work, prefix, moments, rows)), pieces.DDL
+            )
 
     def _buckets(self, work: Lookup | Windows, moments: int, *, is_few: bool) -> Buckets:
         rows, count = work.rows, shuffle.bucket_count(work.rows, moments)
@@ -128,17 +141,19 @@ class SparkEngine(DuckDBEngine):
         self, parts: Sequence[Rows], run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
     ) -> DataFrame:
         """Run a function with the number of each part, each in a task of its own."""
-        return _mapped(self._session().range(0, len(parts), 1, len(parts)), run)
+        return mapped(self.session.range(0, len(parts), 1, max(1, len(parts))), run)
 
 
-def _mapped(frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> DataFrame:
+def mapped(frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> DataFrame:
+    """Return the pieces that a function yields in executors for the batches of each partition."""
     expected = VERSIONS
 
     def checked(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         check_versions(expected)
         yield from run(batches)
 
-    return frame.mapInArrow(lambda batches: pieces.reported(checked(batches)), pieces.DDL)
+    with quiet():
+        return frame.mapInArrow(lambda batches: pieces.reported(checked(batches)), pieces.DDL)
 
 
 def _table(found: Iterator[pa.RecordBatch]) -> pa.Table:

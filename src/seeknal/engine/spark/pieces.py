@@ -21,8 +21,8 @@ SCHEMA = pa.schema([("bucket", pa.int32()), ("data", pa.binary()), ("error", pa.
 """A piece, or the text of an error that ended a task; see `failed`."""
 DDL = "bucket int, data binary, error string"
 """The same as Spark writes it."""
-_LARGEST = 2**27
-"""The most bytes of a piece, about. A cell of Spark has less than 2**31."""
+_LARGEST = 2**22
+"""The most bytes of a piece, about: the JVM has several copies of a cell at once."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from seeknal.errors import DefinitionError, StoreError
@@ -20,6 +21,7 @@ from seeknal.system.extras import how_to_install
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_filtering = RLock()
 LOCAL = "local[*]"
 """The master if none is named and the process has no session."""
 OLDEST_JAVA = 17
@@ -27,6 +29,7 @@ OLDEST_JAVA = 17
 _OWN = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
+    "spark.driver.memory": "2g",  # at most, and the workers have their own
     "spark.driver.maxResultSize": "0",  # a result that the caller asks for in memory has no other limit
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.enabled": "false",
@@ -126,10 +129,24 @@ def java_version() -> tuple[str, int]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out PySpark's warning that pandas 3 is new to it: no row passes through pandas here."""
-    with warnings.catch_warnings():
+    """Leave out PySpark's warning that pandas 3 is new to it: no row passes through pandas here.
+
+    One thread at a time: the filters of warnings belong to the process.
+    """
+    with _filtering, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         yield
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return the errors of Spark; those that PySpark passes on as they come from the JVM, such as a lack of memory, are of py4j."""
+    from pyspark.errors import PySparkException
+
+    try:
+        from py4j.protocol import Py4JError
+    except ImportError:  # a client of Spark Connect has no JVM
+        return (PySparkException,)
+    return PySparkException, Py4JError
 
 
 @contextmanager
@@ -139,10 +156,7 @@ def explained() -> Iterator[None]:
     Raises:
         StoreError: Spark raised an error.
     """
-    from pyspark.errors import PySparkException
-
     try:
-        with quiet():
-            yield
-    except PySparkException as error:
+        yield
+    except _errors() as error:
         raise StoreError(f"Spark could not join the rows: {str(error).strip()}") from error

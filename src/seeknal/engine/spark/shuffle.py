@@ -11,14 +11,14 @@ import pyarrow as pa
 from seeknal.engine.duckdb.engine import visible_sql
 from seeknal.engine.spark import pieces
 from seeknal.engine.spark.pieces import Buckets
-from seeknal.engine.spark.work import Lookup, Windows, local
+from seeknal.engine.spark.work import Lookup, Windows, entity_names, local
 from seeknal.offline import Rows
 from seeknal.values.sql import comma, quote
 
 BUCKET = 2**18
 """The rows of a bucket, about, and of a slice of an entity that is cut by time."""
-_BYTES = 2**27
-"""The bytes of files from which a bucket is full, whatever its rows."""
+_BYTES = 2**25
+"""The bytes of files from which a bucket is full, whatever its rows; a task reads four times as many at once."""
 _PART = 2**20
 """The rows that a task reads at once, about."""
 SAMPLED = 200_000
@@ -30,7 +30,7 @@ _MOST_COPIES = 2
 def parts_of(rows: Rows) -> list[Rows]:
     """Cut rows into parts, each for one task: files are taken together up to a size. Of their counts, only the total is known."""
     files = [*((path, False) for path in rows.paths), *((path, True) for path in rows.cut)]
-    few = max(1, round(min(_PART * len(files) / max(rows.count, 1), _BYTES * len(files) / max(rows.size, 1))))
+    few = max(1, round(min(_PART * len(files) / max(rows.count, 1), 4 * _BYTES * len(files) / max(rows.size, 1))))
     found = []
     for start in range(0, len(files), few):
         mine = files[start : start + few]
@@ -54,11 +54,6 @@ def hashes_of(table: pa.Table, names: Sequence[str]) -> np.ndarray:
     hashes = np.empty(len(table), np.uint64)
     hashes[found["place"].to_numpy()] = found["hash"].to_numpy()
     return hashes
-
-
-def entity_names(work: Lookup | Windows) -> list[str]:
-    """Return the names of the join keys in the tables of executors."""
-    return [f"k{i}" for i in range(len(work.keys))]
 
 
 def numbers_in(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
@@ -117,15 +112,20 @@ def cut_moments(
     """Yield the pieces of moments, which are given in pieces that are cut without regard to entities."""
     for batch in batches:
         for moments in pieces.unpacked(pa.Table.from_batches([batch])):
-            t = moments["t"].fill_null(0).to_numpy()
-            yield from pieces.cut(moments, buckets.of(hashes_of(moments, entity_names(work)), t))
+            names = entity_names(work)
+            found = buckets.of(hashes_of(moments, names), moments["t"].fill_null(0).to_numpy())
+            for name in [*names, "t"]:  # a null finds nothing anywhere: all of them in one bucket would be too many
+                lacking = np.flatnonzero(moments[name].is_null().to_numpy())
+                found[lacking] = lacking % buckets.count
+            yield from pieces.cut(moments, found)
 
 
-def answer(work: Lookup | Windows, moments: pa.Table, rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Yield the pieces of the answer to a bucket: the position `i` of each moment, and the features.
+def answer(work: Lookup | Windows, prefix: str, moments: pa.Table, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Yield the pieces of the answer to a bucket: the columns of the spine beside entities and moments, then the features.
 
     Args:
         work: The work.
+        prefix: How the names of the features begin, which are numbered.
         moments: The pieces of the moments.
         rows: The pieces of the rows.
     """
@@ -135,8 +135,10 @@ def answer(work: Lookup | Windows, moments: pa.Table, rows: pa.Table) -> Iterato
     together = pa.concat_tables(asked)
     names = [*entity_names(work), "t"]
     found = work.answer(pa.concat_tables(known) if known else None, together.select(names))
-    numbered = found.rename_columns([f"f{i}" for i in range(found.num_columns)]).append_column("i", together["i"])
-    yield from pieces.answered(numbered)
+    spine = together.drop_columns(names)
+    for number, column in enumerate(found.columns):
+        spine = spine.append_column(f"{prefix}{number}", column)
+    yield from pieces.answered(spine)
 
 
 def sample(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -31,7 +33,7 @@ class LocalEngine(DuckDBEngine):
     """The DuckDB of one Python worker of an executor, on one core: it reads files, hashes keys and evaluates conditions."""
 
     def __init__(self) -> None:
-        duck = Duck(Path(tempfile.gettempdir()) / "seeknal")
+        duck = Duck(Path(tempfile.gettempdir()) / f"seeknal-{os.getuid()}")
         selftest.check(duck.connection)  # the libraries may be of other releases than those of the driver
         duck.connection.execute("SET threads = 1")
         super().__init__(duck)
@@ -59,6 +61,14 @@ def check_versions(of_driver: str) -> None:
 def local() -> LocalEngine:
     """Return the engine of this worker, opened on first use."""
     return LocalEngine()
+
+
+def known(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return the rows without a null in some columns."""
+    for name in names:
+        if rows[name].null_count:
+            rows = rows.filter(rows[name].is_valid())
+    return rows
 
 
 class Work(Protocol):
@@ -116,7 +126,7 @@ class Lookup:
         """See `Work.read`."""
         views = {} if spine is None else {"spine": spine}
         sql = rows_sql(part.schema, visible_sql(part), self.wanted.features, of_spine=spine is not None)
-        rows = local().query(sql, **views)
+        rows = known(local().query(sql, **views), [*entity_names(self), "t"])
         return rows if spine is None else self.winners(rows, spine)
 
     def winners(self, rows: pa.Table, spine: pa.Table) -> pa.Table:
@@ -126,7 +136,7 @@ class Lookup:
 
     def before(self, rows: pa.Table, moment: int) -> np.ndarray:
         """See `Work.before`: the last row of each entity."""
-        keys = [f"k{i}" for i in range(len(self.keys))]
+        keys = entity_names(self)
         entities = rows.group_by(keys).aggregate([]).select(keys)
         last = pa.array(np.full(len(entities), moment - 1))
         at = nearest(rows.select(self._of_search(rows)), entities.append_column("t", last))
@@ -234,10 +244,7 @@ class Windows:
 
     def regrouped(self, rows: pa.Table) -> pa.Table:
         """Return the row that counts of each event, if it has all keys, from all rows of these events."""
-        found = self._events(self.rows).each_once(rows)
-        for i in range(len(self.keys)):
-            found = found.filter(found[f"k{i}"].is_valid())
-        return found
+        return known(self._events(self.rows).each_once(rows), entity_names(self))
 
     def before(self, rows: pa.Table, moment: int) -> np.ndarray:
         """See `Work.before`: the events of the longest window."""
@@ -256,6 +263,11 @@ class Windows:
         wanted = replace(self.wanted, rows=part, one_of=())
         sql = "" if part.is_empty else visible_sql(part)
         return _Events(local().query, wanted, sql, self.wanted.one_of, self.is_regrouped)
+
+
+def entity_names(work: Work) -> list[str]:
+    """Return the names of the join keys in the tables of executors."""
+    return [f"k{i}" for i in range(len(work.keys))]
 
 
 def work_of(wanted: Request) -> Lookup | Windows:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from seeknal.errors import DataError
 from seeknal.values.frames.files import opened_path
 from seeknal.values.frames.given import Frame, InArrow, InDuckDB, InPandas, InPolars, Stream
+from seeknal.values.frames.spark import InSpark
 
 _CLASSES: dict[tuple[str, str], tuple[str, Callable[[Any], Frame]]] = {
     ("pandas", "DataFrame"): ("pandas", InPandas),
@@ -20,6 +21,7 @@ _CLASSES: dict[tuple[str, str], tuple[str, Callable[[Any], Frame]]] = {
     ("pyarrow", "RecordBatch"): ("arrow", lambda batch: InArrow(pa.Table.from_batches([batch]))),
     ("pyarrow", "RecordBatchReader"): ("arrow", Stream),
     ("pyarrow", "Dataset"): ("arrow", lambda dataset: Stream(dataset.scanner().to_reader())),
+    ("pyspark", "DataFrame"): ("spark", InSpark),
     ("duckdb", "DuckDBPyRelation"): ("duckdb", InDuckDB),
     ("_duckdb", "DuckDBPyRelation"): ("duckdb", InDuckDB),
 }
@@ -45,7 +47,7 @@ def _class_of(frame: object) -> tuple[str, Callable[[Any], Frame]]:
     if hasattr(frame, "__arrow_c_array__"):
         return "arrow", _of_array
     raise DataError(
-        f"Expected a frame, not {type(frame).__qualname__}. Pass a pandas or Polars frame, a PyArrow table or batches, "
+        f"Expected a frame, not {type(frame).__qualname__}. Pass a pandas, Polars or Spark frame, a PyArrow table or batches, "
         "a DuckDB relation, any object that exports its columns to Arrow, or the path of Parquet or CSV files."
     )
 
@@ -58,7 +60,7 @@ def _of_array(given: Any) -> Frame:
 
 
 def kind_of(frame: object) -> str:
-    """Return the kind of a frame: "pandas", "polars", "arrow", "duckdb" or "path".
+    """Return the kind of a frame: "pandas", "polars", "arrow", "duckdb", "spark" or "path".
 
     Raises:
         DataError: The object is not a frame.
