@@ -71,7 +71,17 @@ def info(form: AsFormat = Format.table) -> None:
         "spark": "the session of the process",
         "freshness": "no target",
     }
-    names = ("home", "memory_limit", "online_store", "registry", "storage", "engine", "spark", "lookback_days", "freshness")
+    names = (
+        "home",
+        "memory_limit",
+        "online_store",
+        "registry",
+        "storage",
+        "engine",
+        "spark",
+        "lookback_days",
+        "freshness",
+    )
     settings = [
         {"setting": name, "value": shown(str(getattr(store.settings, name) or unset[name]))}
         | {"from": store.settings.origins.get(name, "default")}
