@@ -422,3 +422,10 @@ def test_without_java_the_error_says_what_to_install(tmp_path):
     env = {**os.environ, "JAVA_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert "Spark needs Java 17 or later, and neither JAVA_HOME nor the PATH leads to one." in done.stderr
+
+
+def test_tables_in_an_object_store_are_refused_on_spark(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_ENGINE", "spark")
+    store = FeatureStore(tmp_path, storage="s3://bucket/prefix")
+    with pytest.raises(DefinitionError, match="Leave out one of the two settings"):
+        store.core.engine()
