@@ -19,6 +19,10 @@ from seeknal.home.pushing import flush_all
 from servers import Postgres, SeaweedFS, Valkey
 
 pytest_plugins = ["examples"]
+# Processes that tests start import the modules of tests, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH", "")])]
+)
 collect_ignore = ["feast_shop"]  # a repository of Feast, which another Python imports
 
 # A shell starts commands in the background with SIGINT ignored, and the tests that send it would wait forever.

@@ -42,6 +42,7 @@ COMMANDS = {
     "backup": ["nowhere/at/all"],
     "restore": ["nowhere"],
     "import-feast": ["nothing"],
+    "migrate-registry": ["nothing", "nowhere"],
     "delete-table": ["nothing"],
     "version list": ["spend"],
     "version show": ["spend"],

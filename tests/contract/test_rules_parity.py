@@ -316,6 +316,7 @@ def test_a_table_whose_rows_cannot_be_deleted_is_still_there(tmp_path, monkeypat
         server.stop()
 
 
+@pytest.mark.of_files  # a place in an object store belongs to one home
 @in_a_file
 def test_two_homes_with_a_project_of_one_name_cannot_share_a_database(tmp_path, valkey_url):
     first, second = (FeatureStore(tmp_path / name, online_store=valkey_url) for name in ("one", "two"))
