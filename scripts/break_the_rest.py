@@ -1128,7 +1128,7 @@ MUTATIONS = (
     ),
     view(
         "a plain name means a version whose code is not there",
-        "        able = [one for one in own if split_version(name)[1] is None and not self._missing(one)]\n",
+        "        able = [one for one in own if not lacks[one]]\n",
         "        able = []\n",
         "server/definitions.py",
         "test_served_views_over_http.py::test_changed_code_is_rolled_out_while_servers_of_the_old_code_go_on",

@@ -40,6 +40,19 @@ def seeknal(*arguments: str) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
+def at_once(code: str, processes: int = 4) -> list[str]:
+    """Start processes that run code, which waits for a line of input, let all go on at once, and return what they print."""
+    command = [sys.executable, "-c", code]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    for process in running:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=120)[0] for process in running]
+
+
 def seeknal_process(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
     """Run a command in a process of its own."""
     program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]

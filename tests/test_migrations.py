@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from commands import seeknal
+from commands import at_once, seeknal
 from seeknal import FeatureStore, StoreError
 from seeknal.registry.sql import migrations, upgrade
 from unprivileged import make_read_only, make_writable, run_unprivileged
@@ -111,14 +109,7 @@ def test_a_migration_that_fails_changes_nothing_and_is_done_by_the_next_process(
 def test_many_processes_may_open_an_earlier_home_at_once(home):
     file = earlier("bbebae5", home)
     code = "import sys; from seeknal import FeatureStore; sys.stdin.readline(); print(len(FeatureStore().core.registry.groups()))"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert [process.communicate()[0] for process in processes] == ["3\n"] * 4
+    assert at_once(code) == ["3\n"] * 4
     assert migration(file) == upgrade.HEAD
 
 

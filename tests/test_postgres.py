@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from commands import seeknal
+from commands import at_once, seeknal
 from contract.world import group, python, rows, write, written
 from seeknal import DefinitionError, FeatureLookup, FeatureStore, NotOnlineError, StoreError
 from seeknal.config import checked_registry
@@ -172,14 +172,7 @@ def test_a_registry_belongs_to_the_tables_of_one_home(home, tmp_path):
 
 def test_many_processes_may_create_a_registry_at_once(home, postgres_url):
     code = "import sys; from seeknal import FeatureStore; sys.stdin.readline(); print(FeatureStore().core.registry.groups())"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert [process.communicate(timeout=120)[0] for process in processes] == ["[]\n"] * 4
+    assert at_once(code) == ["[]\n"] * 4
 
 
 def test_a_registry_of_a_later_release_is_refused_and_one_without_a_migration_gets_it(registry, home):

@@ -381,11 +381,10 @@ class FeatureView:
         Raises:
             DefinitionError: The version is not served, nothing was logged, or an argument has the wrong form.
         """
+        store, record = self._registered()
         if log is not None:
-            store, record = self._registered()
             with working(f"Verifying the log of {record.label}", on_progress) as report:
                 return store.views.verify_log(record, log, report)
-        store, record = self._registered()
         with working(f"Verifying {record.label}", on_progress) as report:
             return store.views.verify(record, sample, report)
 

@@ -68,7 +68,7 @@ class Definitions:
                     same = records.get(name) == known.record and now == known.origins
                     if name in records:
                         held[name] = known if same else self._open(records[name])
-            self._lacks = {one: self._missing(one) for one in records.values()}
+            self._lacks = self._lacking(records.values())
             self._meant = self._names()
             self._held = held
             # The stamp was read first, so a change made since then is seen by the next refresh.
@@ -174,11 +174,12 @@ class Definitions:
             if error:
                 notice(str(error))
 
-    def _missing(self, table: OnlineTableRecord) -> DefinitionError | None:
-        """Return why this process cannot compute what a table serves; None if it can."""
-        if table not in self._lacks:
-            return self.store.views.missing_code(table)
-        return self._lacks[table]
+    def _lacking(self, tables: Iterable[OnlineTableRecord]) -> dict[OnlineTableRecord, DefinitionError | None]:
+        """Return why this process cannot compute what each table serves, None if it can. Only tables that are new are looked at."""
+        every = list(tables)
+        new = [one for one in every if one not in self._lacks]
+        found = self._lacks | (self.store.views.missing_code(new) if new else {})
+        return {one: found.get(one) for one in every}
 
     def _meant_by(self, tables: Iterable[OnlineTableRecord], name: str) -> list[OnlineTableRecord]:
         """Return the tables that a name means, one of each project.
@@ -186,7 +187,8 @@ class Definitions:
         A view without the number of a version means the newest version that is served and that this process has the code of.
         """
         own = list(tables)
-        able = [one for one in own if split_version(name)[1] is None and not self._missing(one)]
+        lacks = self._lacking(own) if split_version(name)[1] is None else dict.fromkeys(own)
+        able = [one for one in own if not lacks[one]]
         return list({one.project: one for some in (own, able) for one in meant(some, name)}.values())
 
     def _open(self, record: OnlineTableRecord) -> Held:

@@ -22,7 +22,7 @@ from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError
 from seeknal.join import retrieval
 from seeknal.join.retrieval import kinds_of
-from seeknal.join.viewed import pii_of
+from seeknal.join.viewed import pii_of, plain_content
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import FunctionContent, LabelContent, ViewContent, defaults_to_json
@@ -73,9 +73,8 @@ def read(catalog: Catalog, definition: ViewDefinition) -> tuple[str, list[Source
 
 def content_of(definition: ViewDefinition, sources: Sequence[Source], recipe: Recipe) -> ViewContent:
     """Return what a version of a view is, without its label."""
-    return ViewContent(
-        lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
-        types={name: str(kind) for name, kind in recipe.looked_up.items()},
+    return replace(
+        plain_content(sources),
         request={name: types.as_text(kind) for name, kind in recipe.request.items()},
         functions=tuple(msgspec.convert(one.to_json(), FunctionContent) for one in definition.functions),
         features=recipe.names,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -369,16 +369,18 @@ class FeatureViews:
         """
         return self._catalog.online_table(view.table, view.project)
 
-    def missing_code(self, table: OnlineTableRecord) -> DefinitionError | None:
-        """Return why this process cannot compute what an online table serves: the functions of its view; None if it can."""
-        if table.view is None:
-            return None
-        view = self.get(split_version(table.name)[0], project=table.project, version=table.view)
-        try:
-            view.content.loaded()
-        except DefinitionError as error:
-            return DefinitionError(f"{view.label} is served and cannot be computed here: {error}", name=view.name)
-        return None
+    def missing_code(self, tables: Iterable[OnlineTableRecord]) -> dict[OnlineTableRecord, DefinitionError]:
+        """Return the online tables that this process cannot compute, since it lacks the functions of their views, with the reasons."""
+        views = {(one.project, one.name, one.number): one for one in self.all()}
+        missing = {}
+        for table in tables:
+            if (view := views.get((table.project, split_version(table.name)[0], table.view or 0))) is not None:
+                try:
+                    view.content.loaded()
+                except DefinitionError as error:
+                    told = f"{view.label} is served and cannot be computed here: {error}"
+                    missing[table] = DefinitionError(told, name=view.name)
+        return missing
 
     def verify_log(self, view: ViewRecord, wanted: Wanted = True, on_progress: OnProgress = no_progress) -> Verified:
         """Compare logged answers of a version of a view with what history gives for their moments; see `seeknal.views.logged`.
