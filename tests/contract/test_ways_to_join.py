@@ -141,7 +141,7 @@ def test_parts_hold_each_moment_once_the_latest_first(files, start, end, first):
         holding = [
             part for part in found if any(interval.intersect(Interval(moment, moment)) for interval in part.spans)
         ]
-        has = [f"x/{file.path}" for file in files if file.overlaps(Interval(moment, moment))]
+        has = [Path("x") / file.path for file in files if file.overlaps(Interval(moment, moment))]
         is_asked = (start is None or moment >= start) and moment <= end
         assert len(holding) == (1 if is_asked and (has or holding) else 0)
         assert all(path in part.paths for part in holding for path in has)
