@@ -74,8 +74,11 @@ def s3(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of a module with `ON_BOTH` on a local folder and, with the slow tests, on an object store."""
-    is_local = metafunc.definition.get_closest_marker("of_files")
+    """Run the tests of a module with `ON_BOTH` on a local folder and, with the slow tests, on an object store.
+
+    Spark reads folders only.
+    """
+    is_local = metafunc.definition.get_closest_marker("of_files") or ENGINE == "spark"
     if getattr(metafunc.module, "ON_BOTH", False) and not is_local:
         metafunc.parametrize("storage", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 
