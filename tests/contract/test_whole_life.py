@@ -1,4 +1,7 @@
-"""The life cycle of a store: after any calls in any order, its results are those of plain lists of rows."""
+"""The life cycle of a store: after any calls in any order, its results are those of plain lists of rows.
+
+And they are so wherever registry, tables and online rows are kept, and whatever joins them.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,22 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from seeknal import FeatureStore, SeeknalWarning, StoreError
+from seeknal.home.pushing import flush_all
 from seeknal.join.inquiry import Inquiry
 from seeknal.online import close_all
 from seeknal.values.times import Interval
@@ -28,6 +39,7 @@ from seeknal.values.times import Interval
 from . import strategies as some
 from .oracle import Row, one_per_event
 from .profiles import PROFILE
+from .services import COMBINATIONS, ON_ONE_MACHINE, Kinds, Opened, Services
 from .test_point_in_time import KINDS, NEITHER, Pair, spine_of
 
 pytestmark = pytest.mark.slow
@@ -43,6 +55,7 @@ SMALL = {
     "values.moments": {"_PIECE": 3, "_LITTLE": 0, "_SAMPLE": 4},
     "online.codec": {"_AT_ONCE": 2},
     "serve.verification": {"_AT_ONCE": 2},
+    "offline.spare": {"GRACE": 0},
 }
 """Thresholds of other code paths, so low that few rows reach them."""
 
@@ -74,6 +87,7 @@ class Life:
     def note(self, store: FeatureStore) -> None:
         """Record the rows of the newest snapshot and of the current version."""
         self.is_fresh = False
+        flush_all()  # pushed rows may wait for their snapshot
         number = store.core.catalog.offline(self.pair.group.project, self.pair.group.name).snapshot().number
         held = self.features, deepcopy(self.rows)
         self.versions[self.version] = self.snapshots[number] = held
@@ -96,8 +110,10 @@ class WholeLife(RuleBasedStateMachine):
 
     saved = Bundle("saved")
 
-    def __init__(self) -> None:
+    def __init__(self, services: Services, combinations: list[Kinds]) -> None:
         super().__init__()
+        self.services, self.combinations = services, combinations
+        self.opened: Opened | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="seeknal-life-"))
         self.patch = pytest.MonkeyPatch()
         for module, values in SMALL.items():
@@ -106,20 +122,22 @@ class WholeLife(RuleBasedStateMachine):
         self.caught = warnings.catch_warnings()
         self.caught.__enter__()
         warnings.simplefilter("ignore", SeeknalWarning)
-        self.store = FeatureStore(self.folder / "home")
         self.numbers = count()
         self.sets: dict[str, tuple[str, str, set[int]]] = {}
         self.lives: dict[str, Life] = {}
 
     def teardown(self) -> None:
-        self.store.close()
+        if self.opened is not None:
+            self.store.close()
         close_all()
         self.caught.__exit__(None, None, None)
         self.patch.undo()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @initialize(ttl=some.ttls, frames=st.tuples(some.frames(KEYS), some.frames(KEYS)))
-    def begin(self, ttl: int | None, frames: tuple[some.Frame, some.Frame]) -> None:
+    @initialize(data=st.data(), ttl=some.ttls, frames=st.tuples(some.frames(KEYS), some.frames(KEYS)))
+    def begin(self, data: st.DataObject, ttl: int | None, frames: tuple[some.Frame, some.Frame]) -> None:
+        self.opened = self.services.open(self.folder / "home", data.draw(st.sampled_from(self.combinations)))
+        self.store = self.opened.store
         for name, frame, created in zip(NAMES, frames, (True, False), strict=True):
             pair = Pair(self.store, "user_id", project="life", name=name, ttl=ttl, created=created)
             self.lives[name] = Life(pair)
@@ -199,8 +217,8 @@ class WholeLife(RuleBasedStateMachine):
         life.may_be_gone |= set(life.snapshots)
         life.erased.add(who)
         life.note(self.store)
-        for file in (self.folder / "home/offline/life" / name).glob("*.parquet"):
-            assert who not in pq.read_table(file, columns=["user_id"])["user_id"].to_pylist()
+        for table in self.opened.parquet("life", name):
+            assert who not in table["user_id"].to_pylist()
 
     @rule(name=GROUPS)
     def load(self, name: str) -> None:
@@ -288,8 +306,11 @@ class WholeLife(RuleBasedStateMachine):
     @rule(name=GROUPS)
     def other_readers(self, name: str) -> None:
         """Check that other programs read the same rows: Delta Lake's own library, and Polars."""
-        life, root = self.lives[name], self.folder / "home/offline/life" / name
-        tables = [DeltaTable(root).to_pyarrow_table(), pl.read_delta(str(root)).to_arrow()]
+        life, root = self.lives[name], self.opened.table("life", name)
+        tables = [
+            DeltaTable(root, storage_options=self.opened.options).to_pyarrow_table(),
+            pl.read_delta(root, storage_options=self.opened.options).to_arrow(),
+        ]
         for table in tables:
             assert read(table, life.features) == told(life.rows, life.features)
 
@@ -300,5 +321,14 @@ class WholeLife(RuleBasedStateMachine):
             assert read(found, life.features) == told(one_per_event(life.rows), life.features)
 
 
-TestWholeLife = WholeLife.TestCase
-TestWholeLife.settings = settings(PROFILE, max_examples=max(4, PROFILE.max_examples // 5), stateful_step_count=20)
+FEW = settings(PROFILE, max_examples=max(4, PROFILE.max_examples // 5), stateful_step_count=20)
+
+
+def test_a_store_on_one_machine_keeps_and_answers_what_it_was_given(request):
+    services = Services(request.getfixturevalue)
+    run_state_machine_as_test(lambda: WholeLife(services, [ON_ONE_MACHINE]), settings=FEW)
+
+
+def test_a_store_on_any_services_keeps_and_answers_what_it_was_given(request):
+    services = Services(request.getfixturevalue)
+    run_state_machine_as_test(lambda: WholeLife(services, COMBINATIONS), settings=FEW)
