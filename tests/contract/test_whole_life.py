@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from seeknal import FeatureStore, SeeknalWarning, StoreError
+from seeknal import FeatureLookup, FeatureStore, LastN, SeeknalWarning, StoreError, Sum, WindowedGroup
 from seeknal.home.pushing import flush_all
 from seeknal.join.inquiry import Inquiry
 from seeknal.online import close_all
 from seeknal.values.times import Interval
 
 from . import strategies as some
+from . import windows_oracle
 from .oracle import Row, one_per_event
 from .profiles import PROFILE
 from .services import COMBINATIONS, ON_ONE_MACHINE, Kinds, Opened, Services
@@ -66,6 +68,16 @@ ASKED = list(product([3, 1, None, 2], some.all_moments))
 GROUPS = st.sampled_from(NAMES)
 
 
+WINDOWS = {
+    "n_total": (windows_oracle.Asked("Sum", "n", some.HOUR), Sum("n", over=timedelta(hours=1))),
+    "n_last": (
+        windows_oracle.Asked("LastN", "n", 2 * some.DAY, offset=1, extra={"n": 2}),
+        LastN("n", 2, over="2d", offset=timedelta(microseconds=1)),
+    ),
+}
+"""Windowed features, as the oracle and as users define them."""
+
+
 @dataclass
 class Life:
     """The expected state of a group, from plain lists."""
@@ -91,6 +103,13 @@ class Life:
         number = store.core.catalog.offline(self.pair.group.project, self.pair.group.name).snapshot().number
         held = self.features, deepcopy(self.rows)
         self.versions[self.version] = self.snapshots[number] = held
+
+
+def windowed(life: Life) -> WindowedGroup:
+    """Return a group that is computed from the rows of another."""
+    group = life.pair.group
+    aggregations = {feature: made for feature, (_, made) in WINDOWS.items()}
+    return WindowedGroup(f"{group.name}_windows", group.entity, group, aggregations, project=group.project)
 
 
 def told(rows: list[Row], features: tuple[str, ...]) -> list[tuple[Any, ...]]:
@@ -268,6 +287,18 @@ class WholeLife(RuleBasedStateMachine):
         nothing = dict.fromkeys(self.lives[name].features)
         expected = [nothing | self.lives[name].pair.oracle.at((who,), moment) for who, moment in asked]
         assert found.select(list(nothing)).to_pylist() == expected
+
+    @rule(name=GROUPS, form=some.forms)
+    def windows(self, name: str, form: str) -> None:
+        life = self.lives[name]
+        spine = spine_of(ASKED, form, user_id=pa.int64())
+        found = self.store.features.training_set([FeatureLookup(windowed(life))], spine, "at", output="arrow")
+        events = [windows_oracle.Event(row.keys[0], row.time, row.values) for row in one_per_event(life.rows)]
+        events.sort(key=lambda event: event.t)
+        for row, (who, moment) in zip(found.to_pylist(), ASKED, strict=True):
+            is_known = who is not None and moment is not None
+            for feature, (asked, _) in WINDOWS.items():
+                assert row[feature] == (windows_oracle.value(events, who, moment, asked) if is_known else None)
 
     @rule()
     def join_both(self) -> None:
