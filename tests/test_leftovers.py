@@ -262,3 +262,17 @@ def test_a_closed_store_leaves_nothing_in_its_home_however_long_it_is_kept(tmp_p
     assert len(list((tmp_path / "scratch").iterdir())) == 1
     duck.close()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_stores_that_come_and_go_leave_no_open_files(store):
+    def open_files() -> int:
+        another = FeatureStore(store.home)
+        another.groups.sample("spend", limit=1)
+        another.core.registry.stamp()
+        another.close()
+        del another
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    first = open_files()
+    assert [open_files() for _ in range(5)] == [first] * 5

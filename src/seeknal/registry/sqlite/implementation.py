@@ -20,6 +20,8 @@ from seeknal.system.folders import same_access, share
 from seeknal.values.sql import comma, quote
 
 T = TypeVar("T")
+_opened: dict[tuple[int, int], int] = {}
+"""The descriptors of the registries that this process has opened, by the device and the inode of the file."""
 _WAL = 2
 """The version of the file format by which SQLite marks a database with a write-ahead log."""
 
@@ -47,10 +49,9 @@ class SqliteRegistry(SqliteDatabase, SqlRegistry):
                 f"The home {path.parent} cannot be created: {error}. Set SEEKNAL_HOME to another folder."
             ) from None
         super().__init__(path)
-        self._opened: int | None = None
         self._stand_ins: list[str] = []
         # With a write-ahead log, even readers have to write, and the change counter that `stamp` reads stands still.
-        if _WAL in self._head(path.stat().st_ino)[:2]:
+        if _WAL in _head(path, path.stat())[:2]:
             self.leave_wal()
         # Only an upgrade takes the write lock, so that a home that cannot be written can be opened.
         if not self.take(upgrade.is_current):
@@ -91,11 +92,11 @@ class SqliteRegistry(SqliteDatabase, SqlRegistry):
         """
         try:
             found = self.path.stat()
-            head = self._head(found.st_ino)
+            head = _head(self.path, found)
             if _WAL in head[:2]:
                 self.leave_wal()
                 found = self.path.stat()
-                head = self._head(found.st_ino)
+                head = _head(self.path, found)
             if _WAL in head[:2]:
                 return os.urandom(16)  # changes cannot be detected, so callers have to assume one
             return head[6:] + f"{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()
@@ -104,15 +105,20 @@ class SqliteRegistry(SqliteDatabase, SqlRegistry):
 
     recent_stamp = stamp
 
-    def _head(self, inode: int) -> bytes:
-        """Return the versions of the file format (two bytes), four other bytes, and the change counter (four bytes).
 
-        The file is never closed, because this process would lose the locks that SQLite holds on it
-        (https://sqlite.org/howtocorrupt.html, section 2.2).
-        """
-        if self._opened is None or os.fstat(self._opened).st_ino != inode:
-            self._opened = os.open(self.path, os.O_RDONLY)
-        return os.pread(self._opened, 10, 18)
+def _head(path: Path, found: os.stat_result) -> bytes:
+    """Return the versions of the file format (two bytes), four other bytes, and the change counter (four bytes).
+
+    The file is never closed, because this process would lose the locks that SQLite holds on it
+    (https://sqlite.org/howtocorrupt.html, section 2.2). All registries of a process share the descriptor, so that stores that come and go
+    do not use them up.
+    """
+    opened = _opened.get((found.st_dev, found.st_ino))
+    if opened is None:
+        opened = os.open(path, os.O_RDONLY)
+        found = os.fstat(opened)  # of this very file: another one may have taken its place
+        opened = _opened.setdefault((found.st_dev, found.st_ino), opened)
+    return os.pread(opened, 10, 18)
 
 
 def copy(source: Path, target: Path) -> None:
