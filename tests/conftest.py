@@ -71,19 +71,18 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 
 @pytest.fixture
-def s3(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(request: pytest.FixtureRequest, seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a place in an object store that no other test has used. The environment has what is needed to use it."""
     for name, value in seaweed.env.items():
         monkeypatch.setenv(name, value)
+    if "spark" in request.fixturenames:  # as if Spark were started with spark.executorEnv.*
+        request.getfixturevalue("spark").sparkContext.environment.update(seaweed.env)
     return f"s3://tests/{uuid.uuid4().hex}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of a module with `ON_BOTH` on a local folder and, with the slow tests, on an object store.
-
-    Spark reads folders only.
-    """
-    is_local = metafunc.definition.get_closest_marker("of_files") or ENGINE == "spark"
+    """Run the tests of a module with `ON_BOTH` on a local folder and, with the slow tests, on an object store."""
+    is_local = metafunc.definition.get_closest_marker("of_files")
     if getattr(metafunc.module, "ON_BOTH", False) and not is_local:
         metafunc.parametrize("storage", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
+import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -32,6 +34,7 @@ from seeknal import (
     Last,
     Materialization,
     Std,
+    StoreError,
     Sum,
     WindowedGroup,
     config,
@@ -43,9 +46,11 @@ from seeknal.engine.duckdb import queries
 from seeknal.engine.spark import pieces, shuffle
 from seeknal.engine.spark.pieces import Buckets
 from seeknal.engine.spark.session import open_session
-from seeknal.engine.spark.work import Lookup
+from seeknal.engine.spark.work import Lookup, work_of
 from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.offline import Rows
+from seeknal.system.copies import copies_of_executor
+from seeknal.system.object_store import store_of_executor
 from seeknal.values import types
 from seeknal.values.casting import recast
 from seeknal.values.content_hash import content_hash
@@ -58,6 +63,8 @@ pytestmark = [
 ]
 
 MICROSECOND = timedelta(microseconds=1)
+IN_S3 = pytest.mark.parametrize("storage", ["s3"], indirect=True)
+ANYWHERE = pytest.mark.parametrize("storage", ["folder", "s3"], indirect=True)
 USERS, TIMES = st.sampled_from(["a", "a", "a", "b", "c", None]), st.integers(0, 12)
 ROWS = st.lists(
     st.tuples(USERS, st.integers(1, 3), TIMES, st.none() | st.integers(0, 2), st.none() | st.floats()), max_size=20
@@ -181,7 +188,7 @@ def many(store: FeatureStore, count: int = 2000, hot: int = 2) -> tuple[FeatureG
     return group, pa.table(drawn(count // 2))
 
 
-@pytest.mark.parametrize("few", [20, 0])
+@pytest.mark.parametrize(("few", "storage"), [(20, "folder"), (0, "folder"), (20, "s3")], indirect=["storage"])
 def test_an_entity_with_half_of_the_rows_is_cut_by_time(few, on_duckdb, on_spark):
     group, spine = many(on_duckdb)
     windows = WindowedGroup(
@@ -229,6 +236,7 @@ def test_every_slice_of_an_entity_has_a_bucket_of_its_own():
     assert buckets.of(hashes, t).tolist() == [3, 4, 5, 5, 6, 7, 8]
 
 
+@ANYWHERE
 def test_a_saved_training_set_has_the_same_hash_on_both_engines(on_duckdb, on_spark):
     group, spine = many(on_duckdb, 400)
     asked = [FeatureLookup(group)]
@@ -253,6 +261,7 @@ def test_a_sum_that_does_not_fit_names_its_feature(on_duckdb, on_spark):
     assert big is not None
 
 
+@ANYWHERE
 def test_a_spark_dataframe_gets_its_features_in_a_spark_dataframe(spark, on_duckdb, on_spark):
     group, spine = many(on_duckdb)
     windows = WindowedGroup(
@@ -424,8 +433,28 @@ def test_without_java_the_error_says_what_to_install(tmp_path):
     assert "Spark needs Java 17 or later, and neither JAVA_HOME nor the PATH leads to one." in done.stderr
 
 
-def test_tables_in_an_object_store_are_refused_on_spark(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEEKNAL_ENGINE", "spark")
-    store = FeatureStore(tmp_path, storage="s3://bucket/prefix")
-    with pytest.raises(DefinitionError, match="Leave out one of the two settings"):
-        store.core.engine()
+@IN_S3
+def test_executors_are_told_where_a_table_lies_but_no_credentials(on_duckdb, seaweed):
+    group, _ = many(on_duckdb, 40)
+    table = on_duckdb.core.catalog.offline(group.project, group.name)
+    snapshot = table.snapshot()
+    sent = cloudpickle.dumps(work_of(FeatureRequest(snapshot.within(snapshot.commit.schema), ("x",))))
+    assert b"s3://tests/" in sent
+    assert seaweed.secret.encode() not in sent
+    assert seaweed.key.encode() not in sent
+
+
+@IN_S3
+def test_an_executor_that_finds_another_place_than_the_driver_is_an_error(on_duckdb, seaweed, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
+    group, _ = many(on_duckdb, 40)
+    path = on_duckdb.core.catalog.offline(group.project, group.name).root.parent / "current.json"
+    here = pickle.loads(pickle.dumps(path))
+    assert here.exists()
+    bucket, _, prefix = path.backing.url.removeprefix("s3://").partition("/")
+    seaweed.client(bucket).put(f"{prefix}/seeknal.json", b'{"home": "another", "place": "another"}')
+    assert here.exists()
+    copies_of_executor.cache_clear()
+    store_of_executor.cache_clear()
+    with pytest.raises(StoreError, match="is another place for an executor than for the driver"):
+        pickle.loads(pickle.dumps(path)).exists()

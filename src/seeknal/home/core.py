@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from seeknal import config
-from seeknal.errors import DefinitionError
 from seeknal.registry import Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
@@ -253,11 +252,6 @@ class _Queries:
                 checked.touch()
                 share(checked)
         if self._settings.engine == "spark":
-            if self._settings.storage is not None:
-                raise DefinitionError(
-                    "engine = 'spark' reads tables in a folder that all executors have, and storage puts them into an object store, which "
-                    "it cannot read yet. Leave out one of the two settings."
-                )
             from seeknal.engine.spark.engine import SparkEngine
             from seeknal.engine.spark.session import open_session
 

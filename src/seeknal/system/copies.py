@@ -22,8 +22,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -95,6 +96,9 @@ class Copies:
         self.folder = folder / _boot()
         self._size = size
         self._grown = False
+
+    def __reduce__(self) -> tuple[Callable[[int], Copies], tuple[int]]:
+        return copies_of_executor, (self._size,)
 
     @locked_cached_property
     def work(self) -> Path:
@@ -202,6 +206,18 @@ class Copies:
         return self.folder / f"{_digest(name)}.json"
 
 
+@cache
+def copies_of_executor(size: int) -> Copies:
+    """Return the copies that the executors of a machine share, which have no home.
+
+    Raises:
+        StoreError: There is no place for them.
+    """
+    if (scratch := folders.private_scratch()) is None:
+        raise StoreError("An executor has no folder for temporary data. Set spark.local.dir, or TMPDIR, to one.")
+    return Copies(scratch / "objects", size)
+
+
 class Links:
     """The copies that a reader uses, by hard links that are removed once this object is not referenced any more.
 
@@ -219,6 +235,9 @@ class Links:
         self._made: list[Path] = []
         _readers.add(self)
         finalize(self, _end, self._made, os.getpid())
+
+    def __reduce__(self) -> tuple[type[Links], tuple[Copies]]:
+        return Links, (self._copies,)
 
     def copy_of(self, source: Source, key: str, columns: Sequence[str] | None) -> str:
         """Return the path of a copy with some columns, or all; see `Note`.

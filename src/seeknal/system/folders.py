@@ -129,16 +129,23 @@ def scratch_of(home: Path) -> Path:
     be used either, the folder in the home is returned all the same.
     """
     own = home / "scratch"
-    if may_write(own):
-        return own
+    return own if may_write(own) else private_scratch() or own
+
+
+def private_scratch() -> Path | None:
+    """Return a private folder of the user for temporary data; None if there is no place for one.
+
+    In an executor of Spark, it lies on the disks that are meant for such data, in a folder that Spark removes in the end.
+    """
     import tempfile
 
+    parent = os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0] or tempfile.gettempdir()
     with suppress(OSError):
-        private = Path(tempfile.gettempdir()) / f"seeknal-{os.getuid()}"
+        private = Path(parent) / f"seeknal-{os.getuid()}"
         private.mkdir(mode=stat.S_IRWXU, exist_ok=True)
         if private.stat().st_uid == os.getuid():
             return private
-    return own
+    return None
 
 
 @contextmanager

@@ -124,6 +124,25 @@ def claim(store: Requests, url: str, home: Path, name: Callable[[], str]) -> str
     return owner.place
 
 
+def check_place(store: Requests, url: str, place: str) -> None:
+    """Check that an executor finds the place that its driver uses.
+
+    Args:
+        store: The place.
+        url: Its URL.
+        place: The name of the place.
+
+    Raises:
+        StoreError: It finds another place, or none.
+    """
+    owner = _owner(store, url)
+    if owner is None or owner.place != place:
+        raise StoreError(
+            f"{url} is another place for an executor than for the driver. Give the executors the options of the driver, such as "
+            "AWS_ENDPOINT_URL, in their environment."
+        )
+
+
 def _owner(store: Requests, url: str) -> Owner | None:
     try:
         return msgspec.json.decode(store.get(OWNER), type=Owner)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from seeknal.system import folders
 from seeknal.system.copies import Copies, Links
 from seeknal.system.locks import locked_cached_property
 from seeknal.system.object_client import AS_OPTIONS, ObjectClient, ObjectStatus
-from seeknal.system.object_place import claim
+from seeknal.system.object_place import check_place, claim
 from seeknal.system.stored_paths import StoredPath
 
 T = TypeVar("T")
@@ -43,6 +44,9 @@ class ObjectStore:
 
     def __str__(self) -> str:
         return self.url
+
+    def __reduce__(self) -> tuple[Callable[[str, str, Copies], ObjectStore], tuple[str, str, Copies]]:
+        return store_of_executor, (self.url, self._place, self.copies)
 
     @locked_cached_property
     def _place(self) -> str:
@@ -147,6 +151,28 @@ class ObjectStore:
             return list(map(function, paths))
         with ThreadPoolExecutor(_TOGETHER) as pool:
             return list(pool.map(function, paths))
+
+
+class _OfExecutor(ObjectStore):
+    """The tables as an executor reads them, which has no home: with options and credentials from its own environment."""
+
+    @locked_cached_property
+    def _place(self) -> str:
+        place = self._owner()
+        check_place(self._asking, self.url, place)
+        return place
+
+
+@cache
+def store_of_executor(url: str, place: str, copies: Copies) -> ObjectStore:
+    """Return a place for an executor, which must find there what its driver has found.
+
+    Args:
+        url: The URL of the place.
+        place: Its name.
+        copies: The local copies.
+    """
+    return _OfExecutor(url, copies.folder, copies, lambda: place)
 
 
 @dataclass(frozen=True)

@@ -90,14 +90,15 @@ class DuckDBEngine:
         return parquet_spools(count, self._duck.scratch, self._as_of_streamed)
 
     def _windows(self, wanted: WindowRequest) -> WindowJoin:
-        """Return the join of a windowed group, whose conditions are checked: they become part of its queries."""
+        """Return the join of a windowed group, whose conditions are checked."""
+        self._check_windows(wanted)
+        return WindowJoin(self._query, wanted, events_sql(wanted, wanted.rows))
+
+    def _check_windows(self, wanted: WindowRequest) -> None:
+        """Check the conditions of a windowed group, which become part of its queries."""
         texts = {one.aggregation.where: one.name for one in reversed(wanted.windows)}
         conditions = {text: feature for text, feature in texts.items() if text is not None}
         self.check_conditions(wanted.rows.schema, conditions)
-        # Which columns a condition reads is not known.
-        own = [*wanted.keys, *wanted.one_of, *wanted.columns]
-        columns = None if conditions else [*keys_and_times(wanted.rows.schema), *own]
-        return WindowJoin(self._query, wanted, "" if wanted.rows.is_empty else visible_sql(wanted.rows, columns))
 
     def _passes_of_events(self, wanted: WindowRequest, moments: int) -> int:
         """Return the number of passes, each over a partition of the entities, in which the features can be computed in memory."""
@@ -344,6 +345,14 @@ def _named(schema: pa.Schema, found: pa.RecordBatchReader) -> pa.RecordBatchRead
         return table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
 
     return pa.RecordBatchReader.from_batches(schema, map(cast, _read(found)))
+
+
+def events_sql(wanted: WindowRequest, rows: Rows) -> str:
+    """Write the query that reads events for a request: of its rows, or of a part of them; "" if there are none."""
+    # Which columns a condition reads is not known.
+    own = [*wanted.keys, *wanted.one_of, *wanted.columns]
+    columns = None if wanted.conditions else [*keys_and_times(rows.schema), *own]
+    return "" if rows.is_empty else visible_sql(rows, columns)
 
 
 def visible_sql(rows: Rows, columns: Sequence[str] | None = None) -> str:

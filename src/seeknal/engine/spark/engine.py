@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,9 @@ class SparkEngine(DuckDBEngine):
     def as_of(self, wanted: Request, moments: pa.Table) -> pa.Table:
         """See `Engine.as_of`."""
         if wanted.rows.is_empty or not len(moments):
-            return super().as_of(wanted, moments)
+            return super().as_of(_without_rows(wanted), moments)
         if isinstance(wanted, WindowRequest):
-            self._windows(wanted)  # which checks the conditions
+            self._check_windows(wanted)
         work, is_few = work_of(wanted), is_small(len(moments), wanted.rows.count) and moments.nbytes <= _BROADCAST
         with explained():
             if is_few and isinstance(work, Lookup):
@@ -85,7 +86,7 @@ class SparkEngine(DuckDBEngine):
             for batch in pq.ParquetFile(moments).iter_batches(_AT_ONCE):
                 yield from self.as_of(wanted, pa.Table.from_batches([batch]).drop_columns("i")).to_batches()
 
-        schema = super().as_of(wanted, pq.read_schema(moments).empty_table().drop_columns("i")).schema
+        schema = self.as_of(wanted, pq.read_schema(moments).empty_table().drop_columns("i")).schema
         return pa.RecordBatchReader.from_batches(schema, answers())
 
     def _of_winners(self, work: Lookup, moments: pa.Table) -> pa.Table:
@@ -154,6 +155,12 @@ def mapped(frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[
 
     with quiet():
         return frame.mapInArrow(lambda batches: pieces.reported(checked(batches)), pieces.DDL)
+
+
+def _without_rows(wanted: Request) -> Request:
+    """Return a request that reads nothing."""
+    rows = replace(wanted.rows, paths=(), cut=())
+    return replace(wanted, rows=rows) if isinstance(wanted, WindowRequest) else replace(wanted, rows=rows, parts=())
 
 
 def _table(found: Iterator[pa.RecordBatch]) -> pa.Table:

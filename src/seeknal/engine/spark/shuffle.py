@@ -148,7 +148,9 @@ def sample(
     keys, time = comma(map(quote, work.keys)), quote(work.rows.schema.event_time.name)
     known = " AND ".join(f"{quote(name)} IS NOT NULL" for name in work.keys)
     for number in numbers_in(batches):
-        some = f"SELECT * FROM ({visible_sql(parts[number])}) USING SAMPLE {percent:.6f} PERCENT (bernoulli, 1)"
+        some = (
+            f"SELECT * FROM ({visible_sql(parts[number], work.keys)}) USING SAMPLE {percent:.6f} PERCENT (bernoulli, 1)"
+        )
         yield pieces.packed(
             local().query(f"SELECT hash({keys}) AS hash, epoch_us({time}) AS t FROM ({some}) WHERE {known}")
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +17,14 @@ import pyarrow.compute as pc
 from seeknal.define.windowed_group import reach_of
 from seeknal.engine import selftest
 from seeknal.engine.asof import nearest
-from seeknal.engine.duckdb.engine import DuckDBEngine, features_of, in_logical_types, visible_sql
-from seeknal.engine.duckdb.queries import rows_sql
+from seeknal.engine.duckdb.engine import DuckDBEngine, events_sql, features_of, in_logical_types, visible_sql
+from seeknal.engine.duckdb.queries import keys_and_times, rows_sql
 from seeknal.engine.duckdb.windows import WindowJoin
 from seeknal.engine.protocol import FeatureRequest, Request, WindowRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.system.duck import Duck
+from seeknal.system.folders import private_scratch
 from seeknal.values.moments import gather
 from seeknal.values.sql import comma
 
@@ -33,7 +33,7 @@ class LocalEngine(DuckDBEngine):
     """The DuckDB of one Python worker of an executor, on one core: it reads files, hashes keys and evaluates conditions."""
 
     def __init__(self) -> None:
-        duck = Duck(Path(tempfile.gettempdir()) / f"seeknal-{os.getuid()}")
+        duck = Duck(private_scratch() or Path(tempfile.gettempdir()))
         selftest.check(duck.connection)  # the libraries may be of other releases than those of the driver
         duck.connection.execute("SET threads = 1")
         super().__init__(duck)
@@ -125,7 +125,8 @@ class Lookup:
     def read(self, part: Rows, spine: pa.Table | None) -> pa.Table:
         """See `Work.read`."""
         views = {} if spine is None else {"spine": spine}
-        sql = rows_sql(part.schema, visible_sql(part), self.wanted.features, of_spine=spine is not None)
+        visible = visible_sql(part, [*keys_and_times(part.schema), *self.wanted.features])
+        sql = rows_sql(part.schema, visible, self.wanted.features, of_spine=spine is not None)
         rows = known(local().query(sql, **views), [*entity_names(self), "t"])
         return rows if spine is None else self.winners(rows, spine)
 
@@ -261,8 +262,7 @@ class Windows:
 
     def _events(self, part: Rows) -> _Events:
         wanted = replace(self.wanted, rows=part, one_of=())
-        sql = "" if part.is_empty else visible_sql(part)
-        return _Events(local().query, wanted, sql, self.wanted.one_of, self.is_regrouped)
+        return _Events(local().query, wanted, events_sql(self.wanted, part), self.wanted.one_of, self.is_regrouped)
 
 
 def entity_names(work: Work) -> list[str]:
