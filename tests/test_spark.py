@@ -417,13 +417,11 @@ def test_spark_connect_gives_the_same_bits():
     assert done.stdout.strip().endswith("equal"), done.stderr
 
 
-def test_a_java_from_a_package_starts_spark(tmp_path):
-    code = (
-        "import spark_java, sys; from pathlib import Path; from seeknal.engine.spark.session import open_session\n"
-        "spark_java.from_wheel(Path(sys.argv[1])); print(open_session('local[1]').range(3).count())"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "3", done.stderr
+@IN_S3
+def test_a_killed_executor_of_a_cluster_changes_nothing():
+    program = Path(__file__).with_name("spark_standalone.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("equal"), done.stderr
 
 
 def test_without_java_the_error_says_what_to_install(tmp_path):
