@@ -31,9 +31,7 @@ class Kinds:
 
 ON_ONE_MACHINE = Kinds()
 COMBINATIONS = [
-    Kinds(*some)
-    for some in product(("sqlite", "postgres"), ("folder", "s3"), ("lmdb", "redis"), ("duckdb", "spark"))
-    if some[1] == "folder" or some[3] == "duckdb"  # Spark reads tables in folders only
+    Kinds(*some) for some in product(("sqlite", "postgres"), ("folder", "s3"), ("lmdb", "redis"), ("duckdb", "spark"))
 ]
 
 
@@ -64,7 +62,7 @@ class Services:
             settings = replace(settings, online_store=f"redis://127.0.0.1:{self._fixture('valkey').port}/0")
             redis.Redis.from_url(settings.online_store).flushdb()  # no other store of this test is still open
         if on.engine == "spark":
-            self._fixture("spark")
+            self._fixture("spark").sparkContext.environment.update(opened.options)
         return replace(opened, store=FeatureStore.of(settings))
 
 
