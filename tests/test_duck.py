@@ -21,6 +21,19 @@ duck = Duck(Path(sys.argv[1]))
 duck.begin()
 """
 
+FORKED = """
+import os, sys
+from pathlib import Path
+from seeknal.system.duck import Duck
+ducks = [Duck(Path(sys.argv[1])) for _ in range(3)]
+for duck in ducks:
+    duck.begin()
+    duck._begun.exception()  # waits until it is open
+if not (child := os.fork()):
+    os._exit(0)
+print(os.waitpid(child, 0)[1], [duck.connection.sql("SELECT 7").fetchall() for duck in ducks])
+"""
+
 
 def test_an_engine_is_opened_once_however_the_opening_began(tmp_path):
     duck = Duck(tmp_path)
@@ -64,6 +77,11 @@ def test_every_home_records_that_the_engine_passed_though_a_process_tests_it_onc
 def test_an_engine_that_was_opened_but_never_used_ends_silently(tmp_path):
     done = subprocess.run([sys.executable, "-c", BEGUN, str(tmp_path)], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_process_forked_while_engines_are_open_and_not_used_yet_runs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "0 [[(7,)], [(7,)], [(7,)]]\n", done
 
 
 def test_a_failure_after_the_first_rows_is_a_store_error():

@@ -23,9 +23,9 @@ _ducks: WeakSet[Duck] = WeakSet()
 
 def _after_fork() -> None:
     for duck in _ducks:
-        duck._begun = None  # noqa: SLF001 - only the parent has the thread that opens it
-        if "connection" in duck.__dict__:
-            keep(duck.connection)
+        # One that was being opened, or was opened and not used yet: only the parent has its threads.
+        begun, duck._begun = duck._begun, None  # noqa: SLF001
+        keep((begun, duck.__dict__.get("connection")))
 
 
 os.register_at_fork(after_in_child=_after_fork)
