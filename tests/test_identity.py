@@ -90,6 +90,7 @@ def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production
         online(copy)
 
 
+@pytest.mark.filterwarnings("ignore:What was pushed")  # of a thread, if it comes before the next call
 def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, home, monkeypatch):
     monkeypatch.setenv("SEEKNAL_HOME", str(copy.home))
     assert "to this home: seeknal refresh shop/serving --take-over.\n" in seeknal("refresh", "serving").stderr
