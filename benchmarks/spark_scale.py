@@ -38,6 +38,8 @@ START, DAYS, DAY = 1_704_067_200_000_000, 90, 86_400_000_000
 FEATURES = 4
 BATCH = 5_000_000
 UTC = pa.timestamp("us", tz="UTC")
+WARM_UP = 100_000
+"""The rows of a first join, in which executors and their Python workers start."""
 HEAP = "2g"
 """The heap of an executor; its Python worker has memory beside it."""
 
@@ -54,11 +56,18 @@ def main() -> None:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "java").mkdir()
-        with spark_java.found(folder / "java"), cluster(folder / "cluster", memory="4g") as master:
-            session = open_session(master, {"spark.executor.memory": HEAP, "spark.local.dir": str(folder / "shuffled")})
-            print(f"{'rows':>12} {'spine':>11}  {'way':7} {'seconds':>8} {'us a row':>8} {'shuffled MB':>11} {'peak MB':>8}")
-            for rows in asked.rows:
+        for part in ("java", "cluster"):
+            (folder / part).mkdir()
+        quiet = dict.fromkeys(("spark.ui.enabled", "spark.ui.showConsoleProgress"), "false")
+        options = {"spark.executor.memory": HEAP, "spark.driver.memory": HEAP, **quiet}
+        os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join(f"--conf {name}={value}" for name, value in options.items())
+        os.environ["PYSPARK_SUBMIT_ARGS"] += " pyspark-shell"
+        with spark_java.found(folder / "java"), cluster(folder / "cluster", memory=HEAP) as master:
+            session = open_session(master)
+            print(
+                f"{'rows':>12} {'spine':>11}  {'way':7} {'seconds':>8} {'us a row':>8} {'shuffled MB':>11} {'peak MB':>8}"
+            )
+            for rows in (WARM_UP, *asked.rows):
                 _measure(folder / str(rows), session, master, rows)
 
 
@@ -79,7 +88,10 @@ def _measure(folder: Path, session, master: str, rows: int) -> None:  # noqa: AN
         seconds = time.perf_counter() - began
     _print(rows, "Spark", seconds, (_shuffled(session) - before) / 1e6, peak[0])
     told = subprocess.run(
-        [sys.executable, __file__, "--on-duckdb", str(folder / "home"), str(spine)], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--on-duckdb", str(folder / "home"), str(spine)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     seconds, used = json.loads(told.stdout)
     _print(rows, "DuckDB", seconds, None, used)

@@ -29,8 +29,8 @@ HOME = Path(pyspark.__file__).parent
 
 
 @contextmanager
-def cluster(folder: Path, workers: int = 2) -> Iterator[str]:
-    """Run a master and workers with one core each, and yield the URL of the master."""
+def cluster(folder: Path, workers: int = 2, memory: str = "1g") -> Iterator[str]:
+    """Run a master and workers with one core and so much memory each, and yield the URL of the master."""
     port, running = free_port(), []
     env = {**os.environ, "SPARK_HOME": str(HOME), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m"}
     url = f"spark://127.0.0.1:{port}"
@@ -44,7 +44,7 @@ def cluster(folder: Path, workers: int = 2) -> Iterator[str]:
 
     try:
         start("master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
-        options = ("--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0")
+        options = ("--host", "127.0.0.1", "--cores", "1", "--memory", memory, "--webui-port", "0")
         logs = [
             start("worker.Worker", *options, "--work-dir", str(folder / f"worker-{n}"), url) for n in range(workers)
         ]
