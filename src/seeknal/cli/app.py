@@ -70,6 +70,7 @@ for command in (
     manage.erase,
     backup.backup,
     backup.restore,
+    backup.move,
 ):
     app.command()(command)
 app.command("migrate-registry")(backup.migrate_registry)

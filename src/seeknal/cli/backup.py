@@ -1,4 +1,4 @@
-"""Commands that back up a home, restore it, and move its registry."""
+"""Commands that back up a home, restore it, and move it to shared services."""
 
 from __future__ import annotations
 
@@ -92,10 +92,11 @@ def migrate_registry(
     Let no process write to the store meanwhile: a change after the copy is not in it.
     A target that has other content is left as it is, so the command can be interrupted and run again.
     """
+    from seeknal import config
     from seeknal.home.migration import migrate_registry
 
     with _exiting_on_signals():
-        done = migrate_registry(source, target)
+        done = migrate_registry(source, target, storage=config.load().storage)
     render.record(
         {
             "from": done.source,
@@ -106,6 +107,40 @@ def migrate_registry(
         },
         form,
     )
+
+
+def move(
+    storage: Annotated[
+        str | None, typer.Option(help="The object store for tables and training sets, such as s3://BUCKET/PREFIX.")
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="The database for the registry, such as postgresql://USER@HOST/DATABASE.")
+    ] = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Move the home to shared services: its tables to an object store, its registry to PostgreSQL, or both.
+
+    The home can stay in use until the last step. Every file is read back and compared, and so is every row of the registry.
+    An interrupted move goes on when it is run again.
+    """
+    from seeknal import config
+    from seeknal.home.move import move
+
+    with _exiting_on_signals(), working("Moving") as on_progress:
+        done = move(config.load(), storage=storage, registry=registry, on_progress=on_progress)
+    render.record(
+        {
+            "home": str(done.home),
+            "files": done.files,
+            "bytes": done.size,
+            "rows_of_the_registry": done.rows,
+            "old_files": str(done.kept) if done.kept else None,
+        }
+        | ({} if form is Format.table else {"seeknal_toml": list(done.settings)}),
+        form,
+    )
+    if form is Format.table:
+        render.note("\n".join(["", "Write into seeknal.toml, and restart what uses the home:", "", *done.settings]))
 
 
 def _not_loaded(done: Restored) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from seeknal.registry.records import (
 )
 from seeknal.registry.sqlite import FILE as REGISTRY_FILE
 from seeknal.registry.sqlite import file_of
-from seeknal.system.storage import Address, open_storage
+from seeknal.system.storage import Address, check_moved, open_storage
 
 if TYPE_CHECKING:
     from seeknal.registry.sql.registry import SqlRegistry
@@ -61,7 +61,8 @@ def open_registry(address: Address) -> SqlRegistry:
         imported()  # or fails, and says how to install it
         from seeknal.registry.postgres.implementation import PostgresRegistry
 
-        return PostgresRegistry(address.registry, open_storage(address).identity().name)
+        return PostgresRegistry(address.registry, open_storage(address).whereabouts)
+    check_moved(address)
     from seeknal.registry.sqlite.implementation import SqliteRegistry
 
     return SqliteRegistry(file_of(address.home))

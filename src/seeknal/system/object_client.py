@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -204,7 +205,8 @@ def _retries() -> RetryConfig:
 
 
 def _status(meta: Any) -> ObjectStatus:
-    return ObjectStatus(meta["size"], int(meta["last_modified"].timestamp() * 1e9), hash(meta.get("e_tag")))
+    tag = zlib.crc32((meta.get("e_tag") or "").encode())  # the same in every process, unlike `hash`
+    return ObjectStatus(meta["size"], int(meta["last_modified"].timestamp() * 1e9), tag)
 
 
 def _whole(content: B, size: int, key: str) -> B:

@@ -60,12 +60,16 @@ class Owner(msgspec.Struct, frozen=True):
     """Whose a place is.
 
     Args:
-        home: The name of the home whose registry knows the tables.
+        home: The name of the home that the tables belong to.
         place: A name of the place, which no other place has.
+        registry: The key of the database whose registry knows the tables; "" for the registry in the folder of the home.
+        moving: The name of the home that `seeknal move` is copying here; "" once all of it is here.
     """
 
     home: str
     place: str
+    registry: str = ""
+    moving: str = ""
 
 
 def check_local(home: Path) -> None:
@@ -80,14 +84,15 @@ def check_local(home: Path) -> None:
         )
 
 
-def claim(store: Requests, url: str, home: Path, name: Callable[[], str]) -> str:
-    """Return the name of a place, which this home owns from the first use on. A place, or server, that is new to the home is tried.
+def claim(store: Requests, url: str, home: Path, name: Callable[[], str], registry: str = "") -> Owner:
+    """Return the owner of a place, which this home is from the first use on. A place, or server, that is new to the home is tried.
 
     Args:
         store: The place.
         url: Its URL.
         home: The folder of the home.
         name: Returns the name of the home.
+        registry: The key of the database with its registry; "" if that is in the folder. Homes with one database share a place.
 
     Raises:
         StoreError: Another home owns the place, the tables of the home lie elsewhere, or the place cannot do what is needed.
@@ -95,11 +100,12 @@ def claim(store: Requests, url: str, home: Path, name: Callable[[], str]) -> str
     note = _noted(home)
     if note is None and any((home / "offline").glob("*/*/_delta_log")):
         raise StoreError(
-            f"The tables of the home {home} lie in its folder, and not in {url}. Give {url} a home of its own."
+            f"The tables of the home {home} lie in its folder, and not in {url}. Give {url} a home of its own, or leave the setting out "
+            f"and move them there: seeknal move --storage {url}."
         )
     if note is not None and note.url != url:
         raise StoreError(f"The tables of the home {home} lie in {note.url}, and not in {url}.")
-    owner = _owner(store, url)
+    owner = owner_of(store, url)
     if note is not None and (owner is None or owner.place != note.place):
         raise StoreError(
             f"{url} is not the place that it was when the home {home} used it last, for its tables are not there. Did the server or the "
@@ -108,24 +114,33 @@ def claim(store: Requests, url: str, home: Path, name: Callable[[], str]) -> str
     if note is None or note.server != _server():
         probe(store, url, is_needed=owner is None)
     if owner is None:
-        owner = Owner(name(), uuid.uuid4().hex)
+        owner = Owner(name(), uuid.uuid4().hex, registry)
         try:
-            store.put(OWNER, msgspec.json.encode(owner), is_new=True)
+            put_owner(store, url, owner, is_new=True)
         except FileExistsError:  # another process of this home, or another home, came first
-            return claim(store, url, home, name)
-        except OSError as error:
-            raise StoreError(f"{url} cannot be written: {error}.") from None
-    if owner.home != name():
+            return claim(store, url, home, name, registry)
+    _check_owner(owner, url, home, name, registry)
+    take_note(home, Note(url, owner.place, _server()))
+    return owner
+
+
+def _check_owner(owner: Owner, url: str, home: Path, name: Callable[[], str], registry: str) -> None:
+    if owner.moving:
+        raise StoreError(f"A home is being moved to {url}, and not all of it is there yet. Run seeknal move again.")
+    if owner.registry and not registry:
+        raise StoreError(
+            f"{url} belongs to a store whose registry is in a database. Set registry to its URL, as the other homes of that store do."
+        )
+    # Without a database, the registry of another home knows other tables. With one, what counts is which.
+    if owner.registry != registry or (not registry and owner.home != name()):
         raise StoreError(
             f"{url} belongs to another home: the tables there are not in the registry of {home}. Give this home a storage of its own, "
             f"such as {url}/NAME. If that home is gone for good, delete the object {url}/{OWNER} and what lies beside it."
         )
-    _take_note(home, Note(url, owner.place, _server()))
-    return owner.place
 
 
-def check_place(store: Requests, url: str, place: str) -> None:
-    """Check that an executor finds the place that its driver uses.
+def owner_in_place(store: Requests, url: str, place: str) -> Owner:
+    """Return the owner of the place that a driver uses, if an executor finds it.
 
     Args:
         store: The place.
@@ -135,15 +150,47 @@ def check_place(store: Requests, url: str, place: str) -> None:
     Raises:
         StoreError: It finds another place, or none.
     """
-    owner = _owner(store, url)
+    owner = owner_of(store, url)
     if owner is None or owner.place != place:
         raise StoreError(
             f"{url} is another place for an executor than for the driver. Give the executors the options of the driver, such as "
             "AWS_ENDPOINT_URL, in their environment."
         )
+    return owner
 
 
-def _owner(store: Requests, url: str) -> Owner | None:
+def put_owner(store: Requests, url: str, owner: Owner, *, is_new: bool = False) -> None:
+    """Write whose a place is.
+
+    Raises:
+        FileExistsError: With `is_new`, it has an owner.
+        StoreError: It cannot be written.
+    """
+    try:
+        store.put(OWNER, msgspec.json.encode(owner), is_new=is_new)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{url} cannot be written: {error}.") from None
+
+
+def noted_place(home: Path) -> str | None:
+    """Return the URL of the object store with the tables of a home, as the home has noted it; None if they lie in its folder."""
+    note = _noted(home)
+    return note.url if note else None
+
+
+def note_place(home: Path, url: str, place: str) -> None:
+    """Note where the tables of a home lie from now on."""
+    take_note(home, Note(url, place, _server()))
+
+
+def owner_of(store: Requests, url: str) -> Owner | None:
+    """Return the owner of a place; None if it has none.
+
+    Raises:
+        StoreError: The place cannot be read.
+    """
     try:
         return msgspec.json.decode(store.get(OWNER), type=Owner)
     except FileNotFoundError:
@@ -217,7 +264,7 @@ def _noted(home: Path) -> Note | None:
         ) from None
 
 
-def _take_note(home: Path, note: Note) -> None:
+def take_note(home: Path, note: Note) -> None:
     """Note a place that was tried. A home that cannot be written keeps no note, so there each process tries it."""
     if _noted(home) == note:
         return

@@ -19,7 +19,7 @@ from seeknal.system.locks import exclusive_lock
 from seeknal.system.object_place import probe
 from seeknal.system.object_store import ObjectPath, ObjectStore
 from seeknal.system.postgres.locks import check_held
-from seeknal.system.storage import Address, HomeFolder, Location
+from seeknal.system.storage import Address, HomeFolder, Location, check_moved
 from seeknal.system.urls import shown
 
 if TYPE_CHECKING:
@@ -186,19 +186,25 @@ class ObjectStorage(HomeFolder):
     def __init__(self, address: Address, url: str, cache_size: int) -> None:
         super().__init__(address)
         copies = Copies(folders.scratch_of(self.home) / "objects", cache_size)
-        self.store = ObjectStore(url, self.home, copies, self._owner)
+        registry = key_of_registry(address.registry) if address.registry else ""
+        self.store = ObjectStore(url, self.home, copies, self._name, registry)
 
     def identity(self) -> Identity:
-        """See `Storage.identity`. Homes that share both the registry and the tables are one."""
+        """See `Storage.identity`. Homes that share both the registry and the tables are one, which the place names."""
         if self.address.registry is None:
             return super().identity()
         from seeknal.system.home_identity import Identity
 
-        return Identity(_hashed(self.store.url), is_copy=False)
+        return Identity(self.store.owner.home, is_copy=False)
 
-    def _owner(self) -> str:
-        """Return the name of the registry that knows the tables: that of the home, or of a database by its URL without a password."""
-        return self.identity().name if self.address.registry is None else _hashed(shown(self.address.registry))
+    @property
+    def whereabouts(self) -> str:
+        """See `Storage.whereabouts`."""
+        return hashed(self.store.url)
+
+    def _name(self) -> str:
+        """Return the name that a new place gets."""
+        return self.whereabouts if self.address.registry else super().identity().name
 
     def probe(self) -> None:
         """See `Storage.probe`."""
@@ -207,11 +213,13 @@ class ObjectStorage(HomeFolder):
     @property
     def tables(self) -> ObjectLocation:
         """See `Storage.tables`."""
+        check_moved(self.address)
         return ObjectLocation(self.store, "tables")
 
     @property
     def training_sets(self) -> ObjectLocation:
         """See `Storage.training_sets`."""
+        check_moved(self.address)
         return ObjectLocation(self.store, "datasets")
 
     @property
@@ -220,5 +228,16 @@ class ObjectStorage(HomeFolder):
         return _Trash(self.store, "trash")
 
 
-def _hashed(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()[:32]
+def key_of_registry(url: str) -> str:
+    """Return by which key a place knows the database with the registry: by its URL, whatever the password."""
+    return hashed(shown(url))
+
+
+def pointer_to(folder: str) -> tuple[str, bytes]:
+    """Return name and content of the object that names the folder of a table, in the folder of its group."""
+    return _CURRENT, msgspec.json.encode(_Pointer(folder))
+
+
+def hashed(text: str) -> str:
+    """Return a name of a fixed length for a text, which no other text has."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

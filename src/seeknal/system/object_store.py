@@ -15,7 +15,7 @@ from seeknal.system import folders
 from seeknal.system.copies import Copies, Links
 from seeknal.system.locks import locked_cached_property
 from seeknal.system.object_client import AS_OPTIONS, ObjectClient, ObjectStatus
-from seeknal.system.object_place import check_place, claim
+from seeknal.system.object_place import Owner, claim, owner_in_place
 from seeknal.system.stored_paths import StoredPath
 
 T = TypeVar("T")
@@ -30,27 +30,34 @@ class ObjectStore:
         url: The URL of the place, without a slash at the end.
         home: The folder of the home.
         copies: The local copies.
-        owner: Returns the name of the home.
+        name: Returns the name of the home.
+        registry: The key of the database with its registry; "" if that is in the folder of the home.
     """
 
     is_shared = True
 
-    def __init__(self, url: str, home: Path, copies: Copies, owner: Callable[[], str]) -> None:
+    def __init__(self, url: str, home: Path, copies: Copies, name: Callable[[], str], registry: str = "") -> None:
         self.url = url
         self.copies = copies
         self._home = home
-        self._owner = owner
+        self._name = name
+        self._registry = registry
         self._asking = ObjectClient(url)
 
     def __str__(self) -> str:
         return self.url
 
     def __reduce__(self) -> tuple[Callable[[str, str, Copies], ObjectStore], tuple[str, str, Copies]]:
-        return store_of_executor, (self.url, self._place, self.copies)
+        return store_of_executor, (self.url, self.owner.place, self.copies)
 
     @locked_cached_property
-    def _place(self) -> str:
-        return claim(self._asking, self.url, self._home, self._owner)
+    def owner(self) -> Owner:
+        """Whose the place is.
+
+        Raises:
+            StoreError: It is another home's, or it cannot do what is needed.
+        """
+        return claim(self._asking, self.url, self._home, self._name, self._registry)
 
     @property
     def client(self) -> ObjectClient:
@@ -59,7 +66,7 @@ class ObjectStore:
         Raises:
             StoreError: Another home has it, or it cannot do what is needed.
         """
-        self._place  # noqa: B018 - claims it
+        self.owner  # noqa: B018 - claims it
         return self._asking
 
     def path(self, key: str) -> ObjectPath:
@@ -75,7 +82,7 @@ class ObjectStore:
 
     def name_of(self, key: str) -> str:
         """Return what an object is called among the local copies."""
-        return f"{self._place}/{key}"
+        return f"{self.owner.place}/{key}"
 
     def tail(self, key: str, size: int) -> tuple[bytes, int]:
         """Return the last bytes of an object, and its size; see `Source`."""
@@ -157,10 +164,8 @@ class _OfExecutor(ObjectStore):
     """The tables as an executor reads them, which has no home: with options and credentials from its own environment."""
 
     @locked_cached_property
-    def _place(self) -> str:
-        place = self._owner()
-        check_place(self._asking, self.url, place)
-        return place
+    def owner(self) -> Owner:
+        return owner_in_place(self._asking, self.url, self._name())
 
 
 @cache

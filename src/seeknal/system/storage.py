@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from seeknal.errors import StoreError
 from seeknal.system import folders
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.stored_paths import StoredPath
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seeknal.system.home_identity import Identity
+
+
+_MOVED = "moved.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,77 @@ class Address:
     home: Path
     storage: str | None = None
     registry: str | None = field(default=None, repr=False)  # it may have a password
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where a home was moved to, which its file `moved.json` says.
+
+    Args:
+        storage: The URL of the object store with its tables; None: they were not moved.
+        registry: The URL of the database with its registry, without a password; None: it was not moved.
+        is_complete: Whether all of it is there.
+    """
+
+    storage: str | None
+    registry: str | None
+    is_complete: bool
+
+
+def moved(home: Path) -> Moved | None:
+    """Return where a home was moved to; None if it was not.
+
+    Raises:
+        StoreError: The file that says it cannot be read, or is damaged.
+    """
+    file = home / _MOVED
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{file}, which says where the home was moved to, cannot be read: {error}.") from None
+    import msgspec
+
+    try:
+        return msgspec.json.decode(content, type=Moved)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{file}, which says where the home was moved to, cannot be used: {error}.") from None
+
+
+def check_moved(address: Address) -> None:
+    """Check that an address names the place that a home was moved to.
+
+    Raises:
+        StoreError: It does not; the message has the settings that do.
+    """
+    note = moved(address.home)
+    if note is None or not (
+        (note.storage and note.storage != address.storage) or (note.registry and not address.registry)
+    ):
+        return
+    settings = {"storage": note.storage, "registry": note.registry}
+    if not note.is_complete:
+        options = " ".join(f"--{name} {url}" for name, url in settings.items() if url)
+        raise StoreError(
+            f"The home {address.home} is being moved, and nothing can use it before that is done. Run: seeknal move {options}."
+        )
+    lines = ", ".join(f'{name} = "{url}"' for name, url in settings.items() if url)
+    raise StoreError(f"The home {address.home} was moved. Write into seeknal.toml, and begin anew: {lines}.")
+
+
+def note_move(home: Path, note: Moved) -> None:
+    """Note where a home was moved to."""
+    import msgspec
+
+    folders.put(home / _MOVED, msgspec.json.encode(note))
+    folders.share(home / _MOVED)
+
+
+def note_registry_here(home: Path) -> None:
+    """Note that the registry of a home is in its folder again."""
+    if note := moved(home):
+        note_move(home, replace(note, registry=None))
 
 
 LockName = Literal["deletions", "groups", "saving", "tables", "turn"]
@@ -151,6 +226,10 @@ class Storage(Protocol):
         """Return the identity of the home; see `seeknal.system.home_identity`."""
 
     @property
+    def whereabouts(self) -> str:
+        """A name of where the tables lie, which a registry in a database notes: it is an index of these tables, and of no others."""
+
+    @property
     def scratch(self) -> Path:
         """Folder for data that does not fit in memory; see `seeknal.system.folders.scratch_of`."""
 
@@ -244,21 +323,36 @@ class LocalLocation:
 
 @dataclass(frozen=True)
 class LocalLock:
-    """A lock file; see `Lock` and `seeknal.system.locks`."""
+    """A lock file of a home; see `Lock` and `seeknal.system.locks`. Once the home was moved, others have its locks.
+
+    Args:
+        path: The file.
+        address: The address of the home.
+    """
 
     path: Path
+    address: Address
 
     def exclusive(self) -> AbstractContextManager[object]:
         """See `Lock.exclusive`."""
-        return exclusive_lock(self.path)
+        return self._checked(exclusive_lock(self.path))
 
     def shared(self) -> AbstractContextManager[object]:
         """See `Lock.shared`."""
-        return shared_lock(self.path)
+        return self._checked(shared_lock(self.path))
 
     def try_exclusive(self) -> AbstractContextManager[object] | None:
         """See `Lock.try_exclusive`."""
-        return try_exclusive_lock(self.path)
+        held = try_exclusive_lock(self.path)
+        return held and self._checked(held)
+
+    def _checked(self, held: AbstractContextManager[object]) -> AbstractContextManager[object]:
+        try:
+            check_moved(self.address)  # it may have been moved while this process waited
+        except BaseException:
+            held.__exit__(None, None, None)
+            raise
+        return held
 
 
 class HomeFolder:
@@ -300,13 +394,21 @@ class HomeFolder:
         """See `Storage.lock`."""
         if self.address.registry is not None:
             return lock_of(self.address.registry, name)
-        return LocalLock(self.home / f"_{name}.lock")
+        return LocalLock(self._lock_file(name), self.address)
+
+    def _lock_file(self, name: LockName) -> Path:
+        return self.home / f"_{name}.lock"
 
     def identity(self) -> Identity:
         """See `Storage.identity`."""
         from seeknal.system.home_identity import identify
 
         return identify(self.home)
+
+    @property
+    def whereabouts(self) -> str:
+        """See `Storage.whereabouts`."""
+        return self.identity().name
 
     def probe(self) -> None:
         """See `Storage.probe`."""
@@ -326,11 +428,13 @@ class LocalStorage(HomeFolder):
     @property
     def tables(self) -> LocalLocation:
         """See `Storage.tables`."""
+        check_moved(self.address)
         return LocalLocation(self.home / "offline")
 
     @property
     def training_sets(self) -> LocalLocation:
         """See `Storage.training_sets`."""
+        check_moved(self.address)
         return LocalLocation(self.home / "datasets")
 
     @property
@@ -338,11 +442,8 @@ class LocalStorage(HomeFolder):
         """See `Storage.trash`."""
         return LocalLocation(self.home / "trash")
 
-    def lock(self, name: LockName) -> Lock:
-        """See `Storage.lock`."""
-        if name == "saving" and self.address.registry is None:
-            return LocalLock(self.training_sets.path / "_saving.lock")
-        return super().lock(name)
+    def _lock_file(self, name: LockName) -> Path:
+        return self.home / "datasets" / "_saving.lock" if name == "saving" else super()._lock_file(name)
 
 
 CACHE_SIZE = 10_000_000_000
@@ -359,6 +460,7 @@ def open_storage(address: Address, cache_size: int = CACHE_SIZE) -> Storage:
     Raises:
         StoreError: The tables of the home lie in an object store, and the address does not name it.
     """
+    check_moved(address)
     if address.storage is None:
         if (address.home / "storage.json").exists():
             from seeknal.system.object_place import check_local

@@ -9,11 +9,14 @@ from seeknal.errors import StoreError
 from seeknal.registry.postgres.changes import Changes
 from seeknal.registry.postgres.database import PostgresDatabase
 from seeknal.registry.sql import upgrade
+from seeknal.registry.sql.copying import empty
 from seeknal.registry.sql.registry import SqlRegistry
 from seeknal.system.forks import PerProcess
 
 _change = Table("change", MetaData(), Column("number", BigInteger, nullable=False), Column("home", Text))
-"""One row: the number of the last change, and the name of the home whose tables the registry describes."""
+"""One row: the number of the last change, and the name of where the tables lie that the registry describes."""
+_MOVING = "moving "
+"""What comes before the name of the home while its registry is being moved here."""
 
 
 class PostgresRegistry(PostgresDatabase, SqlRegistry):
@@ -21,7 +24,7 @@ class PostgresRegistry(PostgresDatabase, SqlRegistry):
 
     Args:
         url: The URL of the database. The schema and its tables are created if they are missing.
-        home: The name of the home that uses it; see `seeknal.system.home_identity`. None: the registry is only copied.
+        home: The name of where the tables of the home lie that uses it; see `Storage.whereabouts`. None: the registry is only copied.
 
     Raises:
         StoreError: The server cannot be reached, its database cannot be used, a later release of Seeknal has changed the registry, or
@@ -47,12 +50,21 @@ class PostgresRegistry(PostgresDatabase, SqlRegistry):
 
     @property
     def home(self) -> str | None:
-        """The name of the home whose tables the registry describes; None if it has none yet."""
+        """The name of where the tables lie that the registry describes; None if it describes none yet."""
         found: str | None = self.look(select(_change.c.home))
         return found
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a home uses it, and is not still being moved here."""
+        found = self.home
+        return found is not None and not found.startswith(_MOVING)
+
     def belong_to(self, home: str) -> None:
-        """Let the registry be that of a home, unless it is that of one.
+        """Let the registry describe the tables of a home, unless it describes some.
+
+        Args:
+            home: The name of where they lie.
 
         Raises:
             StoreError: It is that of another home.
@@ -61,11 +73,47 @@ class PostgresRegistry(PostgresDatabase, SqlRegistry):
             mine = update(_change).where(_change.c.home.is_(None)).values(home=home)
             self.take(lambda db: db.execute(mine), writes=True)
         # The registry is an index of tables. With the tables of another home, each would make it forget what it knows of the other's.
-        if self.home != home:
-            raise StoreError(
-                f"The registry at {self} is that of another home, whose tables lie elsewhere. Name that home, or add another schema to "
-                "the URL: ?schema=NAME."
+        if (found := self.home) != home:
+            raise self._refused(found)
+
+    def _refused(self, home: str | None) -> StoreError:
+        if home and home.startswith(_MOVING):
+            return StoreError(
+                f"A home is being moved to the registry at {self}, and is not ready. Run seeknal move again."
             )
+        return StoreError(
+            f"The registry at {self} is that of another home, whose tables lie elsewhere. Name that home and its storage, or add another "
+            "schema to the URL: ?schema=NAME."
+        )
+
+    def begin_move(self, db: Connection, home: str) -> None:
+        """Let nobody use the registry until `end_move`, in a transaction that copies the rows of a home to it.
+
+        The rows of a copy that was interrupted are removed.
+
+        Args:
+            db: The transaction.
+            home: The name of the home.
+
+        Raises:
+            StoreError: It is the registry of another home.
+        """
+        found = db.scalar(select(_change.c.home))
+        if found == _MOVING + home:
+            empty(db)
+        elif found not in {None, home}:
+            raise self._refused(found)
+        db.execute(update(_change).values(home=_MOVING + home))
+
+    def end_move(self, home: str, whereabouts: str) -> None:
+        """Let the registry of a home describe tables that lie elsewhere from now on, and be used.
+
+        Raises:
+            StoreError: It is the registry of another home.
+        """
+        mine = update(_change).where(_change.c.home.in_([_MOVING + home, home])).values(home=whereabouts)
+        self.take(lambda db: db.execute(mine), writes=True)
+        self.belong_to(whereabouts)
 
     def stamp(self) -> bytes:
         """See `Registry.stamp`."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Table, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
 
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.registry.sql.registry import SqlRegistry
 from seeknal.registry.sql.tables import feature_group, metadata
+from seeknal.values.sql import literal, quote
 
 _AT_ONCE = 1000
 
@@ -78,6 +79,65 @@ def _copy(old: Connection, new: Connection) -> Content:
             f"The target returns other rows than were written to it: {made} instead of {given}. Nothing was copied."
         )
     return made
+
+
+def move(
+    source: SqlRegistry, target: SqlRegistry, begin: Callable[[Connection], None], step: Callable[[], None]
+) -> Content:
+    """Copy a registry into another one while nobody writes to the source, run a step, and refuse all later writes to the source.
+
+    Args:
+        source: The registry, in a file.
+        target: Where to copy it.
+        begin: Prepares the target, in the transaction that writes the rows.
+        step: Run when the target has all rows. If it fails, the source stays as it is.
+
+    Raises:
+        DefinitionError: The target has other content.
+        StoreError: A database cannot be used, or the target does not return what was written to it. Nothing was copied.
+    """
+
+    def copy_to(old: Connection, new: Connection) -> Content:
+        begin(new)
+        return _copy(old, new)
+
+    def act(old: Connection) -> Content:
+        content = target.take(lambda new: copy_to(old, new), writes=True)
+        step()
+        freeze(old)
+        return content
+
+    return source.take(act, writes=True)
+
+
+_MOVED = "it was moved, and moved.json beside it says where to"
+_CHANGES = "INSERT", "UPDATE", "DELETE"
+
+
+def freeze(db: Connection) -> None:
+    """Refuse all later writes to the rows of a registry in SQLite, also by processes that have it open. It can still be read."""
+    for table in metadata.sorted_tables:
+        for change in _CHANGES:
+            name = quote(f"moved_{table.name}_{change}")
+            db.exec_driver_sql(
+                f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {change} ON {quote(table.name)} "
+                f"BEGIN SELECT RAISE(ABORT, {literal(_MOVED)}); END"
+            )
+
+
+def unfreeze(db: Connection) -> None:
+    """Let a registry in SQLite be written again."""
+    for table in metadata.sorted_tables:
+        for change in _CHANGES:
+            db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quote(f'moved_{table.name}_{change}')}")
+
+
+def empty(db: Connection) -> None:
+    """Remove all rows of a registry."""
+    for table in reversed(metadata.sorted_tables):
+        if table is feature_group:  # windowed groups refer to their sources
+            db.execute(delete(table).where(table.c.source_id.is_not(None)))
+        db.execute(delete(table))
 
 
 def _rows(db: Connection, table: Table) -> Iterator[Sequence[Any]]:

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import URL, Connection, ExceptionContext, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
@@ -44,6 +44,7 @@ class SqliteDatabase(Database):
             pool_reset_on_return=None,
         )
         event.listen(self._engine, "connect", _set_up)
+        event.listen(self._engine, "handle_error", self._refuse_moved)
 
     def take(self, step: Callable[[Connection], T], *, writes: bool = False) -> T:
         """Run a step in a transaction; see `Database.take`."""
@@ -68,6 +69,16 @@ class SqliteDatabase(Database):
             if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                 raise read_only(self.path) from error
             raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
+
+    def _refuse_moved(self, context: ExceptionContext) -> None:
+        """Say why a registry that was moved refuses a write; its callers could take that for a row that exists.
+
+        Raises:
+            StoreError: It refused one; see `seeknal.registry.sql.copying.freeze`.
+        """
+        error = context.original_exception
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_TRIGGER":
+            raise StoreError(f"The registry {self.path} cannot be written: {error}.") from error
 
     def leave_wal(self) -> None:
         """Convert a database with a write-ahead log back to a rollback journal; do nothing while another program has it open."""
