@@ -841,7 +841,7 @@ MUTATIONS = (
         "a backup that was changed is restored",
         "if found.sha256 != _hash_of(found.files):",
         "if False:",
-        "home/backup.py",
+        "home/backup_files.py",
         ("test_backup.py::test_a_list_of_files_that_was_changed_is_refused",),
     ),
     Mutation(

@@ -35,7 +35,7 @@ from seeknal import FeatureLookup, FeatureStore, SeeknalError, SeeknalWarning
 from seeknal.online import close_all
 from seeknal.registry.sql.copying import unfreeze
 from seeknal.registry.sqlite.implementation import SqliteRegistry
-from seeknal.system.storage import moved
+from seeknal.system.home_moved import moved
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from busy import definition, frame, furnish, in_use

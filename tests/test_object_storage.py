@@ -12,7 +12,6 @@ import pytest
 from contract.world import HOUR, NOON, group, history, rows, seen, write, written
 from faults import Proxy
 from seeknal import Client, DefinitionError, FeatureLookup, FeatureStore, StoreError, config
-from seeknal.backup import backup
 from seeknal.home.doctor import examine
 from seeknal.offline.commit import commit_files
 from seeknal.system.object_url import storage_of
@@ -198,13 +197,6 @@ def test_a_size_of_the_cache_is_read_as_text(monkeypatch):
     monkeypatch.setenv("SEEKNAL_CACHE_SIZE", "much")
     with pytest.raises(DefinitionError, match="sets cache_size to 'much'"):
         config.load()
-
-
-def test_a_backup_of_the_folder_says_that_the_tables_are_not_in_it(place, tmp_path):
-    written(rows(1))
-    with pytest.raises(DefinitionError, match=f"lie in {place}, and not in the home"):
-        backup(FeatureStore(), tmp_path / "backup")
-    assert not (tmp_path / "backup").exists()
 
 
 # Faults

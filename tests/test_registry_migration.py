@@ -130,9 +130,7 @@ def test_a_backup_of_a_home_with_a_shared_registry_has_its_registry_in_a_file(
     shared = FeatureStore(home)
     shared.core.registry.delete_training_set(shared.core.registry.training_sets()[0])  # it has no files
     backup(shared, tmp_path / "saved")
-    with pytest.raises(
-        DefinitionError, match="Leave that setting out, restore, and move the registry then: seeknal migrate-registry"
-    ):
+    with pytest.raises(DefinitionError, match="has a registry already, and a restore replaces nothing"):
         restore(tmp_path / "saved", FeatureStore(tmp_path / "restored"))
     monkeypatch.delenv("SEEKNAL_REGISTRY")
     restore(tmp_path / "saved", FeatureStore(tmp_path / "restored"))

@@ -7,33 +7,26 @@ Online rows are not copied, because they can be rebuilt from the rest: a restore
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from hashlib import file_digest, sha256
-from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import msgspec
-
-from seeknal.errors import DefinitionError, StoreError, notice
+from seeknal.config import Settings
+from seeknal.errors import DefinitionError, StoreError, notice, unfinished
+from seeknal.home.backup_files import Manifest, Taking, copy_back, read_manifest
+from seeknal.home.move import move
 from seeknal.home.store import FeatureStore
-from seeknal.offline.entries import latest, packs
-from seeknal.offline.log import mentioned_files, read_snapshot
 from seeknal.online import DEFAULT, LmdbStore, shown
-from seeknal.registry import REGISTRY_FILE, OnlineTableRecord, copy_registry, has_registry
+from seeknal.registry import REGISTRY_FILE, OnlineTableRecord, has_registry
 from seeknal.registry.records import space_of
 from seeknal.system import folders
 from seeknal.system.home_identity import mark_as_copy
+from seeknal.system.object_client import ObjectClient
+from seeknal.system.object_place import owner_of, probe
 from seeknal.system.progress import OnProgress, working
 from seeknal.system.storage import Address, LocalStorage
-from seeknal.values.times import now
-
-_FORMAT = 1
-_MANIFEST = "backup.json"
-_LOG_ENTRY = re.compile(r"(\d{20})(\.json|\.checkpoint(\.\d{10}\.\d{10})?\.parquet)")
 
 
 @dataclass(frozen=True)
@@ -99,28 +92,6 @@ class Restored:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _File:
-    name: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """The manifest of a backup. `sha256` is the hash of its list of files, so that an edited list is noticed."""
-
-    format: int
-    seeknal: str
-    at: int
-    files: list[_File]
-    sha256: str
-
-    @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
-
-
 def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | None = None) -> BackedUp:
     """Copy a whole home, as of one moment, into a new folder. Reads and writes go on in the meantime.
 
@@ -146,23 +117,13 @@ def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | 
         folders.atomic_folder(target) as part,
         store.core.catalog.keeping(),
     ):
-        folders.same_access(store.home, part)
-        taken = _Taking(_local(store), part, told).run()
+        if store.home.exists():
+            folders.same_access(store.home, part)
+        taken = Taking(store.core.storage, part, told).run()
     return BackedUp(target, *taken, seconds=time.perf_counter() - started)
 
 
-def _local(store: FeatureStore) -> LocalStorage:
-    storage = store.core.storage
-    if isinstance(storage, LocalStorage):
-        return storage
-    raise DefinitionError(
-        f"The tables of {store.home} lie in {store.settings.storage}, and not in the home. Back them up with what that store gives: "
-        "versions of objects, or a copy of the bucket."
-    )
-
-
 def _check_target(store: FeatureStore, target: Path) -> None:
-    _local(store)
     if not has_registry(store.settings.address):
         raise DefinitionError(f"There is no home at {store.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
     if target.exists() or target.is_symlink():
@@ -171,81 +132,6 @@ def _check_target(store: FeatureStore, target: Path) -> None:
         raise DefinitionError(f"{target} is in the home, and would be lost with it. Name a folder elsewhere.")
     if not target.parent.is_dir():
         raise DefinitionError(f"There is no folder {target.parent}. Make it first, or name another.")
-
-
-class _Taking:
-    """A backup in progress."""
-
-    def __init__(self, storage: LocalStorage, part: Path, on_progress: OnProgress) -> None:
-        self._storage = storage
-        self._address = storage.address
-        self._part = part
-        self._on_progress = on_progress
-        self._files: list[_File] = []
-        self._size = 0
-
-    def run(self) -> tuple[int, int, int, int, int, int]:
-        """Take the backup, and return the fields of `BackedUp` from `at` to `size`."""
-        # A table may have commits that a killed process did not add to the registry; they belong to the backup too. They are
-        # read before the registry, so that commits after the registry's moment do not get into the backup.
-        stored = [table.path for project in self._storage.tables.list() for table in project.list()]
-        tables = {root: latest(root) for root in stored if list(root.glob("_delta_log/*.json"))}
-        registry = copy_registry(self._address, Address(self._part))
-        at = now()
-        groups, sets = registry.groups(), registry.training_sets()
-        for record in groups:
-            root = self._storage.tables.at(record.project, record.name).path
-            self._copy_table(root, max(tables.get(root, -1), registry.last_snapshot(record)))
-        for one in sets:
-            for file in sorted(file.path for file in self._storage.training_sets.at(one.folder).list()):
-                self._copy(file)
-        self._note(self._part / REGISTRY_FILE)
-        manifest = _manifest(at, self._files)
-        (self._part / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-        return at, len(groups), len(registry.tables()), len(sets), len(manifest.files), manifest.size
-
-    def _copy_table(self, root: Path, last: int) -> None:
-        """Copy a table as it stood after a snapshot, with the files of all earlier snapshots that can still be read.
-
-        Raises:
-            StoreError: A file of that snapshot is missing.
-        """
-        log = root / "_delta_log"
-        entries = [found for path in sorted(log.glob("*")) if (found := _LOG_ENTRY.fullmatch(path.name))]
-        entries = [entry for entry in entries if int(entry[1]) <= last]
-        if not entries:
-            return
-        for pack in packs(root):
-            self._copy(pack.path(root))
-        for entry in entries:
-            self._copy(log / entry[0])
-        copied = self._part / root.relative_to(self._address.home)
-        # A vacuum may have removed files of earlier snapshots. Only the files of the last one must exist.
-        for name in sorted(mentioned_files(copied)):
-            if (root / name).exists():
-                self._copy(root / name)
-        for file in read_snapshot(copied).files:
-            if not (copied / file.path).exists():
-                raise StoreError(f"The table {root} has lost its file {file.path}. Run seeknal doctor.")
-
-    def _copy(self, file: Path) -> None:
-        name = file.relative_to(self._address.home)
-        self._on_progress(f"Backing up {name.parent}: {_megabytes(self._size)} so far")
-        copied = _File(name.as_posix(), *folders.copy(file, self._part / name))
-        self._files.append(copied)
-        self._size += copied.size
-
-    def _note(self, file: Path) -> None:
-        with file.open("rb") as stream:
-            self._files.append(_File(file.name, file.stat().st_size, file_digest(stream, "sha256").hexdigest()))
-
-
-def _manifest(at: int, files: Sequence[_File]) -> _Manifest:
-    return _Manifest(_FORMAT, version("seeknal"), at, list(files), _hash_of(files))
-
-
-def _hash_of(files: Sequence[_File]) -> str:
-    return sha256(msgspec.json.encode(files)).hexdigest()
 
 
 def restore(
@@ -262,32 +148,23 @@ def restore(
         on_progress: Called with each step. None: the steps are shown on a terminal.
 
     Raises:
-        DefinitionError: The home is not empty or is a mount point, `source` is not a backup that this release can read, or the
-            settings put the registry into a database.
+        DefinitionError: The home is not empty or is a mount point, `source` is not a backup that this release can read, or there is a
+            store at the services of the settings.
         StoreError: The backup was changed or damaged, or the home could not be written; then no home was created. With
             `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
     started = time.perf_counter()
-    backed_up, target = folders.named(source), _local(store).home.resolve()
-    if url := store.settings.registry:
-        raise DefinitionError(
-            f"A restore creates the registry in a file of the home, and the settings put it into {shown(url)!r}. Leave that setting "
-            f"out, restore, and move the registry then: seeknal migrate-registry {target} {shown(url)}."
-        )
-    manifest = _read_manifest(backed_up)
-    _check_home(target)
+    backed_up, settings = folders.named(source), store.settings
+    manifest = read_manifest(backed_up)
+    _check_home(store.home.resolve())
+    _check_services(settings)
     store.close()  # else both would keep reading the files of an earlier home in this folder
-    LmdbStore(Path(store.core.storage.online)).close()
     with working("Restoring", on_progress) as told:
-        with (
-            _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
-            _parents(target),
-            folders.atomic_folder(target) as part,
-        ):
-            folders.same_access(backed_up, part)
-            _copy_back(backed_up, manifest, part, told)
-            mark_as_copy(part)
-            unread = _load_own(part, store, told) if _has_own_store(store) else set()
+        unread = _restore_home(
+            backed_up, manifest, FeatureStore.of(replace(settings, storage=None, registry=None)), told
+        )
+        if settings.storage or settings.registry:
+            _move(settings, told)
         if load_shared:
             _load_others(store, told)
     registry = store.core.registry
@@ -299,35 +176,65 @@ def restore(
     return Restored(store.home, manifest.at, groups, loaded, others, sets, time.perf_counter() - started)
 
 
-def _read_manifest(folder: Path) -> _Manifest:
-    """Read and check the manifest of a backup.
+def _restore_home(backed_up: Path, manifest: Manifest, store: FeatureStore, on_progress: OnProgress) -> set[str]:
+    """Create the folder of a home with all that a backup has.
+
+    Args:
+        backed_up: The folder of the backup.
+        manifest: Its manifest.
+        store: The store to create, in its folder alone.
+        on_progress: Called with each step.
+
+    Returns:
+        The spaces of the versions that cannot be loaded.
+    """
+    target = store.home.resolve()
+    LmdbStore(Path(store.core.storage.online)).close()
+    with (
+        _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
+        _parents(target),
+        folders.atomic_folder(target) as part,
+    ):
+        folders.same_access(backed_up, part)
+        copy_back(backed_up, manifest, part, on_progress)
+        mark_as_copy(part)
+        return _load_own(part, store, on_progress) if _has_own_store(store) else set()
+
+
+def _check_services(settings: Settings) -> None:
+    """Check that the services to restore to have no store yet.
 
     Raises:
-        DefinitionError: The folder is not a backup, or it has the backup format of another release.
-        StoreError: The manifest was changed or damaged.
+        DefinitionError: One has.
     """
-    file = folder / _MANIFEST
-    if not file.is_file():
+    if url := settings.storage:
+        client = ObjectClient(url)
+        probe(client, url)
+        if owner_of(client, url):
+            raise DefinitionError(
+                f"{url} has a store already, and a restore replaces nothing. Set storage to another prefix, such as {url}/NAME."
+            )
+    if settings.registry and has_registry(settings.address):
         raise DefinitionError(
-            f"{folder} is not a backup: it has no {_MANIFEST}. Name a folder that seeknal backup created."
+            f"{shown(settings.registry)} has a registry already, and a restore replaces nothing. Add another schema to the URL: "
+            "?schema=NAME."
         )
-    damaged = StoreError(f"{file} is damaged. Restore another backup.")
-    try:
-        text = msgspec.json.decode(file.read_bytes(), type=dict)
-        found = msgspec.convert(text, _Manifest) if text.get("format") == _FORMAT else None
-    except (msgspec.DecodeError, msgspec.ValidationError, OSError) as error:
-        raise damaged from error
-    if found is None:
-        raise DefinitionError(
-            f"{folder} was made by seeknal {text.get('seeknal')}, in another format. Restore it with that release."
-        )
-    for one in found.files:  # a forged path must not lead out of the home
-        name = PurePosixPath(one.name)
-        if name.is_absolute() or ".." in name.parts:
-            raise damaged
-    if found.sha256 != _hash_of(found.files):
-        raise damaged
-    return found
+
+
+def _move(settings: Settings, on_progress: OnProgress) -> None:
+    """Move a home that was restored to the services of its settings, and remove the files that are left of it.
+
+    Raises:
+        SeeknalError: It could not be moved. It can be moved later.
+    """
+    options = {"storage": settings.storage, "registry": settings.registry}
+    command = " ".join(f"--{name} {shown(url)}" for name, url in options.items() if url)
+    with unfinished(f"The backup is restored to {settings.home}, but not moved", f"Run seeknal move {command}"):
+        moved = move(settings, **options, on_progress=on_progress)
+    if moved.kept:
+        folders.remove_all(moved.kept)
+    if settings.registry:
+        folders.remove(settings.home / REGISTRY_FILE)
 
 
 def _check_home(home: Path) -> None:
@@ -351,24 +258,6 @@ def _parents(target: Path) -> Iterator[None]:
             if not any(folder.iterdir()):
                 folder.rmdir()
         raise
-
-
-def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: OnProgress) -> None:
-    """Copy all files of a backup, and check their sizes and hashes.
-
-    Raises:
-        StoreError: A file is missing or damaged.
-    """
-    done = 0
-    for file in manifest.files:
-        try:
-            found = folders.copy(backed_up / file.name, part / file.name)
-        except FileNotFoundError:
-            raise StoreError(f"{backed_up / file.name} is missing. Restore another backup.") from None
-        if found != (file.size, file.sha256):
-            raise StoreError(f"{backed_up / file.name} is damaged (its checksum differs). Restore another backup.")
-        done += file.size
-        on_progress(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
 
 
 def _has_own_store(store: FeatureStore) -> bool:
@@ -452,7 +341,3 @@ def _saying(what: str) -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(f"{what}: {error.strerror or error}{where}.") from error
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

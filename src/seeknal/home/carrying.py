@@ -24,7 +24,8 @@ LOG_ENTRY = re.compile(r"(\d{20})(\.json|\.checkpoint(\.\d{10}\.\d{10})?\.parque
 """The files in the log of a table that matter; others, such as `_last_checkpoint`, are hints."""
 FOLDERS = "tables", "datasets"
 """Where the files of a home lie in an object store."""
-_TOGETHER, _PIECE = 4, 2**23
+_TOGETHER = 4
+"""How many files are copied at once."""
 
 
 class Item(NamedTuple):
@@ -178,9 +179,8 @@ class Carrier:
 
     def _hash(self, key: str, size: int) -> str:
         found = sha256()
-        for start in range(0, size, _PIECE):
-            for part in self._client.ranges(key, [(start, min(size, start + _PIECE))]):
-                found.update(part)
+        for piece in self._client.pieces(key, size):
+            found.update(piece)
         return found.hexdigest()
 
     def _note(self, proof: Proof) -> None:

@@ -14,11 +14,12 @@ from seeknal.registry.sqlite import file_of
 from seeknal.registry.sqlite.implementation import SqliteRegistry
 from seeknal.system import folders
 from seeknal.system.home_identity import identify
+from seeknal.system.home_moved import note_registry_here
 from seeknal.system.object_client import ObjectClient
 from seeknal.system.object_place import Owner, noted_place, owner_of, put_owner
 from seeknal.system.object_storage import hashed, key_of_registry
 from seeknal.system.postgres.sessions import imported
-from seeknal.system.storage import Address, note_registry_here
+from seeknal.system.storage import Address
 from seeknal.system.urls import shown
 
 

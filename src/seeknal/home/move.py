@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -20,21 +21,26 @@ from seeknal.config import Settings, checked_registry
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.home.carrying import FOLDERS, Carrier, Item, check_whole, items_of_table, pointer_of, total
 from seeknal.home.store import FeatureStore
-from seeknal.registry.postgres.implementation import PostgresRegistry, exists
+from seeknal.registry import has_registry
 from seeknal.registry.sql import copying
 from seeknal.registry.sql.registry import SqlRegistry
 from seeknal.registry.sqlite import file_of
 from seeknal.registry.sqlite.implementation import SqliteRegistry
 from seeknal.system import folders
 from seeknal.system.home_identity import identify
+from seeknal.system.home_moved import Moved, moved, note_move
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.object_client import ObjectClient
 from seeknal.system.object_place import Owner, note_place, owner_of, probe, put_owner
 from seeknal.system.object_storage import hashed, key_of_registry
 from seeknal.system.object_url import storage_of
+from seeknal.system.postgres.sessions import imported
 from seeknal.system.progress import OnProgress, working
-from seeknal.system.storage import Address, LockName, Moved, lock_of, moved, note_move
+from seeknal.system.storage import Address, LockName, lock_of
 from seeknal.system.urls import shown
+
+if TYPE_CHECKING:
+    from seeknal.registry.postgres.implementation import PostgresRegistry
 
 _OLD = {"offline": "tables", "datasets": "datasets"}
 """The folders of a home that lie in an object store when it was moved, each with its name there."""
@@ -161,7 +167,7 @@ def _old_registry(settings: Settings, database: str | None, note: Moved | None) 
     if note and note.registry:
         return database or known if note.is_complete else None
     if database and known == database:
-        return known if exists(database) and PostgresRegistry(database).is_open else None
+        return known if has_registry(Address(Path(), registry=known)) and _database(database).is_open else None
     return known
 
 
@@ -175,6 +181,13 @@ def _nothing(home: Path) -> DefinitionError:
     return DefinitionError(
         f"There is no home at {home}, so nothing to move. Write the settings into seeknal.toml, and begin there."
     )
+
+
+def _database(url: str) -> PostgresRegistry:
+    imported()
+    from seeknal.registry.postgres.implementation import PostgresRegistry
+
+    return PostgresRegistry(url)
 
 
 @contextmanager
@@ -252,11 +265,11 @@ class _Move:
     def _source(self) -> SqlRegistry:
         """The old registry. `open_registry` would refuse one that is being moved."""
         registry = self._plan.source.registry
-        return PostgresRegistry(registry) if registry else SqliteRegistry(file_of(self._home))
+        return _database(registry) if registry else SqliteRegistry(file_of(self._home))
 
     @cached_property
     def _target(self) -> PostgresRegistry | None:
-        return PostgresRegistry(self._plan.registry) if self._plan.registry else None
+        return _database(self._plan.registry) if self._plan.registry else None
 
     @cached_property
     def _client(self) -> ObjectClient:
@@ -433,9 +446,8 @@ class _Move:
             place = owner.place if owner else uuid.uuid4().hex
             put_owner(self._client, url, Owner(self._name, place, self._key))
             note_place(self._home, url, place)
-        if self._plan.target.registry:
-            registry = self._target or self._source
-            assert isinstance(registry, PostgresRegistry)  # noqa: S101 - its URL says so
+        if url := self._plan.target.registry:
+            registry = self._target or _database(url)
             if registry.home != self._whereabouts:
                 registry.end_move(self._name, self._whereabouts)
 

@@ -22,7 +22,8 @@ from seeknal.registry.records import (
 )
 from seeknal.registry.sqlite import FILE as REGISTRY_FILE
 from seeknal.registry.sqlite import file_of
-from seeknal.system.storage import Address, check_moved, open_storage
+from seeknal.system.home_moved import check_moved
+from seeknal.system.storage import Address, open_storage
 
 if TYPE_CHECKING:
     from seeknal.registry.sql.registry import SqlRegistry

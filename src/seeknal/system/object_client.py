@@ -43,6 +43,7 @@ AS_OPTIONS = {
 """The same for deltalake."""
 _READS = 3
 """How often a read is tried whose answer breaks off."""
+_PIECE = 2**23
 _ENTRIES = 4096
 """How many log entries are kept in memory."""
 _ENTRY = re.compile(r"/_delta_log/\d{20}\.json$")
@@ -147,6 +148,12 @@ class ObjectClient:
                 return [_whole(part, end - start, key) for part, (start, end) in zip(parts, wanted, strict=True)]
 
         return _again(read) if wanted else []
+
+    def pieces(self, key: str, size: int) -> Iterator[bytes]:
+        """Yield an object of a size, some megabytes at a time."""
+        for start in range(0, size, _PIECE):
+            for part in self.ranges(key, [(start, min(size, start + _PIECE))]):
+                yield bytes(part)
 
     def put(self, key: str, content: bytes | Path, *, is_new: bool = False) -> None:
         """Write an object, or a local file as an object, which appears whole or not at all.

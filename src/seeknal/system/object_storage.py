@@ -15,11 +15,12 @@ import msgspec
 from seeknal.errors import StoreError
 from seeknal.system import folders
 from seeknal.system.copies import Copies, Links
+from seeknal.system.home_moved import check_moved
 from seeknal.system.locks import exclusive_lock
 from seeknal.system.object_place import probe
 from seeknal.system.object_store import ObjectPath, ObjectStore
 from seeknal.system.postgres.locks import check_held
-from seeknal.system.storage import Address, HomeFolder, Location, check_moved
+from seeknal.system.storage import Address, HomeFolder, Location
 from seeknal.system.urls import shown
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class ObjectLocation:
         with self.store.writing(self.store.path(self.key)) as place, pa.OSFile(str(place), "wb") as file:
             yield file
             file.close()
+
+    def file(self) -> ObjectPath:
+        """See `Location.file`."""
+        return self.store.path(self.key)
 
     def remove(self) -> None:
         """See `Location.remove`."""

@@ -119,6 +119,10 @@ class ObjectStore:
         """See `FileAccess.put_file`."""
         self.client.put(_object(path).key, content)
 
+    def pieces(self, path: StoredPath) -> Iterator[bytes]:
+        """See `FileAccess.pieces`."""
+        return self.client.pieces(_object(path).key, path.stat().st_size)
+
     def prefetch(self, paths: Iterable[StoredPath]) -> None:
         """See `FileAccess.prefetch`."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from seeknal.errors import StoreError
 from seeknal.system import folders
+from seeknal.system.home_moved import check_moved
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.stored_paths import StoredPath
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seeknal.system.home_identity import Identity
-
-
-_MOVED = "moved.json"
 
 
 @dataclass(frozen=True)
@@ -40,77 +37,6 @@ class Address:
     home: Path
     storage: str | None = None
     registry: str | None = field(default=None, repr=False)  # it may have a password
-
-
-@dataclass(frozen=True)
-class Moved:
-    """Where a home was moved to, which its file `moved.json` says.
-
-    Args:
-        storage: The URL of the object store with its tables; None: they were not moved.
-        registry: The URL of the database with its registry, without a password; None: it was not moved.
-        is_complete: Whether all of it is there.
-    """
-
-    storage: str | None
-    registry: str | None
-    is_complete: bool
-
-
-def moved(home: Path) -> Moved | None:
-    """Return where a home was moved to; None if it was not.
-
-    Raises:
-        StoreError: The file that says it cannot be read, or is damaged.
-    """
-    file = home / _MOVED
-    try:
-        content = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StoreError(f"{file}, which says where the home was moved to, cannot be read: {error}.") from None
-    import msgspec
-
-    try:
-        return msgspec.json.decode(content, type=Moved)
-    except msgspec.DecodeError as error:
-        raise StoreError(f"{file}, which says where the home was moved to, cannot be used: {error}.") from None
-
-
-def check_moved(address: Address) -> None:
-    """Check that an address names the place that a home was moved to.
-
-    Raises:
-        StoreError: It does not; the message has the settings that do.
-    """
-    note = moved(address.home)
-    if note is None or not (
-        (note.storage and note.storage != address.storage) or (note.registry and not address.registry)
-    ):
-        return
-    settings = {"storage": note.storage, "registry": note.registry}
-    if not note.is_complete:
-        options = " ".join(f"--{name} {url}" for name, url in settings.items() if url)
-        raise StoreError(
-            f"The home {address.home} is being moved, and nothing can use it before that is done. Run: seeknal move {options}."
-        )
-    lines = ", ".join(f'{name} = "{url}"' for name, url in settings.items() if url)
-    raise StoreError(f"The home {address.home} was moved. Write into seeknal.toml, and begin anew: {lines}.")
-
-
-def note_move(home: Path, note: Moved) -> None:
-    """Note where a home was moved to."""
-    import msgspec
-
-    folders.put(home / _MOVED, msgspec.json.encode(note))
-    folders.share(home / _MOVED)
-
-
-def note_registry_here(home: Path) -> None:
-    """Note that the registry of a home is in its folder again."""
-    if note := moved(home):
-        note_move(home, replace(note, registry=None))
 
 
 LockName = Literal["deletions", "groups", "saving", "tables", "turn"]
@@ -151,6 +77,9 @@ class Location(Protocol):
         Raises:
             OSError: It cannot be written.
         """
+
+    def file(self) -> StoredPath:
+        """Return the path of the file that lies here."""
 
     def remove(self) -> None:
         """Remove all that lies in this location, as far as possible. An error is ignored: `leftovers` tries again."""
@@ -283,6 +212,10 @@ class LocalLocation:
         with pa.OSFile(str(self.path), "wb") as file:
             yield file
         folders.share(self.path)
+
+    def file(self) -> Path:
+        """See `Location.file`."""
+        return self.path
 
     def remove(self) -> None:
         """See `Location.remove`."""

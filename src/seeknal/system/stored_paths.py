@@ -90,6 +90,9 @@ class FileAccess(Protocol):
     def put_file(self, path: StoredPath, content: bytes) -> None:
         """Write a file, which appears whole or not at all."""
 
+    def pieces(self, path: StoredPath) -> Iterator[bytes]:
+        """Yield the content of a file, some megabytes at a time."""
+
     def prefetch(self, paths: Iterable[StoredPath]) -> None:
         """Read log entries, which never change, all at once, where reading one after the other would take longer."""
 
@@ -112,6 +115,9 @@ class Backing(TableAccess, FileAccess, Protocol):
     """The storage that some paths lie in."""
 
 
+_PIECE = 2**23
+
+
 class _LocalBacking:
     """Local folders; see `Backing`."""
 
@@ -132,6 +138,11 @@ class _LocalBacking:
     def put_file(self, path: StoredPath, content: bytes) -> None:
         folders.make(_local(path).parent)
         folders.put(_local(path), content)
+
+    def pieces(self, path: StoredPath) -> Iterator[bytes]:
+        with _local(path).open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
 
     def prefetch(self, paths: Iterable[StoredPath]) -> None:
         pass

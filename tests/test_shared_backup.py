@@ -1,0 +1,82 @@
+"""Backups of a store whose tables are in an object store and whose registry is in PostgreSQL, and restores to such services."""
+
+from __future__ import annotations
+
+import pytest
+
+import busy
+from seeknal import DefinitionError, FeatureStore, StoreError, config
+from seeknal.home.backup import backup, restore
+from seeknal.home.move import move
+from test_backup import furnish, state
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
+
+
+@pytest.fixture
+def services(s3: str, postgres_url: str) -> dict[str, str]:
+    """An object store and a database, as the arguments of a store."""
+    return {"storage": s3, "registry": postgres_url}
+
+
+def same(before: dict[str, object], after: dict[str, object]) -> bool:
+    """Return whether two stores give the same answers; their entities have ids of their own."""
+    return [what for what, value in before.items() if after[what] != value] == []
+
+
+@pytest.mark.parametrize("names", [("storage", "registry"), ("storage",), ("registry",)], ids=" and ".join)
+def test_a_backup_of_a_shared_store_is_restored_to_a_folder_and_to_services(
+    home, services, names, tmp_path, monkeypatch
+):
+    furnish()
+    before = state(FeatureStore())
+    used = {name: services[name] for name in names}
+    move(config.load(), **used)
+    shared = FeatureStore(home, **used)
+    done = backup(shared, tmp_path / "saved")
+    assert (done.groups, done.training_sets) == (3, 2)
+    shared.close()
+    in_folder = FeatureStore(tmp_path / "folder")
+    restored = restore(tmp_path / "saved", in_folder)
+    assert (restored.groups, restored.training_sets, restored.elsewhere) == (3, 2, ())
+    assert same(before, state(in_folder))
+    busy.check(in_folder.home)
+    fresh = {"storage": f"{services['storage']}/again", "registry": f"{services['registry']}_again"}
+    again = FeatureStore(tmp_path / "again", **{name: fresh[name] for name in names})
+    restore(tmp_path / "saved", again)
+    assert same(before, state(again))
+    assert again.groups.push("visits", {"user_id": 9, "at": "2024-02-01", "x": "v"}).rows == 1
+    assert not (again.home / "moved").exists()
+    with pytest.raises(DefinitionError, match=r"has a (store|registry) already, and a restore replaces nothing"):
+        restore(tmp_path / "saved", FeatureStore(tmp_path / "third", **{name: fresh[name] for name in names}))
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_restore_to_services_that_do_not_answer_leaves_nothing(home, services, tmp_path):
+    furnish()
+    backup(FeatureStore(), tmp_path / "saved")
+    away = FeatureStore(tmp_path / "away", registry="postgresql://127.0.0.1:1/x")
+    with pytest.raises(StoreError, match="cannot be reached"):
+        restore(tmp_path / "saved", away)
+    assert not (tmp_path / "away").exists()
+
+
+def test_a_restore_that_ends_before_the_home_is_moved_is_completed_by_a_move(home, services, tmp_path, monkeypatch):
+    furnish()
+    before = state(FeatureStore())
+    backup(FeatureStore(), tmp_path / "saved")
+    target = FeatureStore(tmp_path / "target", **services)
+
+    def interrupt(step: str) -> None:
+        if step.startswith("Copying to s3://"):
+            raise StoreError("The network is gone.")
+
+    with pytest.raises(
+        StoreError,
+        match=r"is restored to .*target, but not moved: The network is gone\. Run seeknal move --storage s3://",
+    ):
+        restore(tmp_path / "saved", target, on_progress=interrupt)
+    with pytest.raises(StoreError, match="Run seeknal move again"):
+        target.groups.all()
+    move(target.settings, **services)
+    assert same(before, state(target))
