@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import busy
+from commands import seeknal
 from seeknal import DefinitionError, FeatureStore, StoreError, config
 from seeknal.home.backup import backup, restore
+from seeknal.home.doctor import examine
 from seeknal.home.move import move
 from test_backup import furnish, state
 
@@ -80,3 +84,43 @@ def test_a_restore_that_ends_before_the_home_is_moved_is_completed_by_a_move(hom
         target.groups.all()
     move(target.settings, **services)
     assert same(before, state(target))
+
+
+def findings(store: FeatureStore) -> dict[str, str]:
+    """Return what `seeknal doctor` finds wrong."""
+    return {one.what: one.found for one in examine(store) if not one.fine}
+
+
+def test_doctor_names_a_registry_that_cannot_be_reached_or_does_not_belong_to_the_storage(
+    home, services, tmp_path, monkeypatch
+):
+    furnish()
+    move(config.load(), **services)
+    shared = FeatureStore(home, **services)
+    assert findings(shared) == {}
+    monkeypatch.setenv("SEEKNAL_REGISTRY", "postgresql://127.0.0.1:1/x")
+    monkeypatch.setenv("SEEKNAL_STORAGE", services["storage"])
+    done = seeknal("doctor", "--format", "json")
+    told = {one["what"]: one["found"] for one in json.loads(done.stdout) if not one["fine"]}
+    assert (done.returncode, list(told)) == (1, ["storage", "registry"])
+    assert "cannot be reached" in told["registry"]
+    other = FeatureStore(tmp_path / "other", storage=services["storage"], registry=f"{services['registry']}_other")
+    assert findings(other)["storage"].startswith(f"{services['storage']} belongs to another home")
+    elsewhere = FeatureStore(
+        tmp_path / "elsewhere", storage=f"{services['storage']}/elsewhere", registry=services["registry"]
+    )
+    assert "is that of another home, whose tables lie elsewhere" in findings(elsewhere)["registry"]
+
+
+def test_doctor_finds_tables_and_a_registry_that_are_not_of_one_moment(home, services):
+    furnish()
+    move(config.load(), **services)
+    shared = FeatureStore(home, **services)
+    root = shared.core.catalog.offline("shop", "visits").root
+    last = shared.core.registry.last_snapshot(shared.groups.get("visits"))
+    (root / "_delta_log" / f"{last:020}.json").unlink()  # as if the bucket had been brought back to an earlier moment
+    spend = shared.core.catalog.offline("shop", "spend")
+    shared.core.storage.store.client.delete([f"{spend.location.key}/current.json"])
+    wrong = findings(FeatureStore(home, **services))
+    assert f"ends with snapshot {last - 1}, and the registry knows its snapshot {last}" in wrong["group shop/visits"]
+    assert "its table is not in s3://" in wrong["group shop/spend"]

@@ -15,7 +15,9 @@ def doctor(form: AsFormat = Format.table) -> None:
     from seeknal.home.doctor import examine
 
     with working("Checking"):
-        findings = examine(session.existing())
+        # Without a home, there is nothing to check. Whether there is one in a database is the first check.
+        store = session.store() if session.store().settings.registry else session.existing()
+        findings = examine(store)
     render.rows([{"what": one.what, "fine": one.fine, "found": one.found} for one in findings], form)
     if not all(one.fine for one in findings):
         raise typer.Exit(1)

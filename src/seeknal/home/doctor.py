@@ -11,14 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from seeknal.errors import SeeknalError, plural
+from seeknal.home.move import KEPT
 from seeknal.home.store import FeatureStore
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.commit import lacking
 from seeknal.serve.parts import View
 from seeknal.system.storage import LocalLocation, Location
+from seeknal.system.urls import shown
 from seeknal.write import leftovers
 
 _SHOWN = 3
+_APART = "Tables and registry are not of one moment. Bring back what is missing, or restore both from one backup"
 _LIBRARIES = ("duckdb", "deltalake", "pyarrow", "lmdb", "pandas", "polars")
 
 
@@ -39,10 +42,10 @@ class Finding:
 
 def examine(store: FeatureStore) -> list[Finding]:
     """Run every check that can be run without changing the home."""
-    storage = list(_storage(store))
-    if not all(one.fine for one in storage):
-        return storage  # the other checks would say the same in other words
-    return [*_machine(store), *storage, *_groups(store), *_online(store)]
+    services = [*_storage(store), *_registry(store)]
+    if not all(one.fine for one in services):
+        return services  # the other checks would say the same in other words
+    return [*_machine(store), *services, *_groups(store), *_online(store)]
 
 
 def _storage(store: FeatureStore) -> Iterator[Finding]:
@@ -55,11 +58,27 @@ def _storage(store: FeatureStore) -> Iterator[Finding]:
         yield Finding("storage", False, str(error))
 
 
+def _registry(store: FeatureStore) -> Iterator[Finding]:
+    if (url := store.settings.registry) is None:
+        return
+    try:
+        if not store.exists:
+            yield Finding("registry", False, f"There is none at {shown(url)} yet. The first write creates it")
+            return
+        # Opening it checks that it describes the tables of these settings.
+        yield Finding("registry", True, f"{shown(url)}, {plural(len(store.core.registry.groups()), 'feature group')}")
+    except SeeknalError as error:
+        yield Finding("registry", False, str(error))
+
+
 def _machine(store: FeatureStore) -> Iterator[Finding]:
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES if find_spec(name))
     yield Finding("versions", True, f"seeknal {version('seeknal')}, {libraries}")
     size, free = _bytes_of(store.home), shutil.disk_usage(store.home).free
     yield Finding("home", True, f"{store.home}, {_size(size)}")
+    if (old := store.home / KEPT).exists():
+        told = f"the files from before the home was moved, {_size(_bytes_of(old))}, are in {old}: remove them when nothing uses the old settings"
+        yield Finding("moved", True, told)
     yield Finding("free disk", free > size, _size(free))
     if left := leftovers.find(store.core.catalog):
         found = f"{plural(len(left), 'folder')}, {_size(sum(map(_bytes_at, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
@@ -81,8 +100,14 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
                 features = plural(len(catalog.version(record).schema.features), "feature")
                 yield Finding(name, True, f"{features}, computed from {record.windowed.origin}")
                 continue
+            last = catalog.registry.last_snapshot(record)
             if not offline.exists():
-                yield Finding(name, True, "nothing written yet")
+                found = f"its table is not in {offline.location}, and the registry knows its snapshot {last}. {_APART}"
+                yield Finding(name, last < 0, "nothing written yet" if last < 0 else found)
+                continue
+            if (ends := catalog.log(record).newest()) < last:
+                found = f"its table ends with snapshot {ends}, and the registry knows its snapshot {last}. {_APART}"
+                yield Finding(name, False, found)
                 continue
             versions, newest = catalog.versions(record), offline.snapshot()
             for one in versions:

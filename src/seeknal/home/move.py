@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 _OLD = {"offline": "tables", "datasets": "datasets"}
 """The folders of a home that lie in an object store when it was moved, each with its name there."""
-_JOURNAL, _KEPT = "moving.jsonl", "moved"
+_JOURNAL = "moving.jsonl"
+KEPT = "moved"
+"""The folder in a home with the old files, once it was moved."""
 _PASSES = 5
 """How often what was written during the last pass is copied while the home is in use."""
 
@@ -293,7 +295,7 @@ class _Move:
 
     @property
     def _kept(self) -> Path:
-        return self._home / _KEPT
+        return self._home / KEPT
 
     @cached_property
     def _carrier(self) -> Carrier:

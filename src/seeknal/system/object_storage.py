@@ -213,7 +213,7 @@ class ObjectStorage(HomeFolder):
 
     def probe(self) -> None:
         """See `Storage.probe`."""
-        probe(self.store.client, self.store.url)
+        probe(self.store.client, self.store.url)  # the first request asks whose the place is
 
     @property
     def tables(self) -> ObjectLocation:
