@@ -90,6 +90,56 @@ def shared(name: str, old: str, new: str, path: str, test: str) -> Mutation:
     return Mutation(name, old, new, path, (test,))
 
 
+def away(name: str, old: str, new: str, path: str, test: str) -> Mutation:
+    """Return a mutation of what goes on while a service is away, which this test must catch."""
+    return Mutation(name, old, new, path, (f"test_server_away.py::test_{test}",))
+
+
+AWAY = (
+    away(
+        "a server that ends looks ready",
+        "    if service.ending.is_near:\n",
+        "    if False:\n",
+        "server/about.py",
+        "a_server_that_is_asked_to_end_says_so_and_answers_until_it_is_asked_again",
+    ),
+    away(
+        "workers are not told that the server ends",
+        "                    tell(process.pid)\n",
+        "                    pass\n",
+        "server/run.py",
+        "a_server_that_is_asked_to_end_says_so_and_answers_until_it_is_asked_again[2]",
+    ),
+    away(
+        "what a killed server has acknowledged is left in its push log",
+        "        self.store.groups.resume_pushes()\n",
+        "",
+        "server/service.py",
+        "what_a_killed_server_has_acknowledged_is_committed_by_the_next_one",
+    ),
+    away(
+        "all services share one pool of threads",
+        "        if (pool := self._pools.get(service)) is None:\n",
+        "        service = ''\n        if (pool := self._pools.get(service)) is None:\n",
+        "server/threads.py",
+        "a_service_that_hangs_holds_up_no_request_that_does_not_need_it",
+    ),
+    away(
+        "opening a table reads its stored rows' log",
+        "            if found := next((one for one in known if one.number == number), None):\n",
+        "            if found := None:\n",
+        "registry/catalog.py",
+        "a_table_is_opened_and_looked_up_while_the_stored_tables_are_away",
+    ),
+    away(
+        "a server that is slow is taken for one that hangs",
+        "            psycopg.connect(**self._given).close()\n",
+        "            raise psycopg.errors.ConnectionTimeout\n",
+        "system/postgres/watched.py",
+        "a_statement_fails_soon_if_the_server_hangs_but_waits_for_a_lock",
+    ),
+)
+
 SHARED = (
     shared(
         "a lost lock is not noticed before a commit",
@@ -137,6 +187,7 @@ SHARED = (
 
 MUTATIONS = (
     *SHARED,
+    *AWAY,
     # The first Seeknal
     feast(
         "a reason is given without a row that has Feast's value",

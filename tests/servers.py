@@ -134,16 +134,29 @@ class Postgres:
 
     def kill(self) -> None:
         """End the server and its sessions at once, as a power cut would."""
-        pid = self._process.pid
-        os.kill(pid, signal.SIGSTOP)  # so that it starts no more sessions
-        sessions = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for one in (pid, *map(int, sessions)):
-            with suppress(ProcessLookupError):  # it ended meanwhile
-                os.kill(one, signal.SIGKILL)
+        os.kill(self._process.pid, signal.SIGSTOP)  # so that it starts no more sessions
+        sessions = self._send_all(signal.SIGKILL)
         self._process.wait(timeout=60)
         # Another server cannot take the folder before they have ended.
         wait_for(lambda: not any(map(_command_of, sessions)))
         (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Make it hang: it accepts connections, but does not respond."""
+        os.kill(self._process.pid, signal.SIGSTOP)  # first, so that it starts no more sessions
+        self._send_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send_all(signal.SIGCONT)
+
+    def _send_all(self, number: int) -> list[str]:
+        """Send a signal to the server and its sessions, and return the sessions."""
+        pid = self._process.pid
+        sessions = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in (pid, *map(int, sessions)):
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(one, number)
+        return sessions
 
     def cut(self) -> None:
         """Cut all connections, but that which does it."""
@@ -244,6 +257,13 @@ class SeaweedFS:
         self._process.kill()
         self._process.wait(timeout=60)
         self._process = None
+
+    def pause(self) -> None:
+        """Make it hang: it accepts connections, but does not respond."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self._process is not None:

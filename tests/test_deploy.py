@@ -82,6 +82,8 @@ def test_containers_run_without_rights_on_a_file_system_that_they_cannot_write()
 
 def test_a_pod_has_the_time_to_finish_what_it_answers():
     pod = manifests()["Deployment"]["spec"]["template"]["spec"]
-    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    longest = inspect.signature(serve).parameters["grace"].default
-    assert pod["terminationGracePeriodSeconds"] > pause + longest
+    told = pod["containers"][0]["args"]
+    drain, grace = int(told[told.index("--drain") + 1]), inspect.signature(serve).parameters["grace"].default
+    a_minute_for_the_storage = 60
+    assert drain > 0
+    assert pod["terminationGracePeriodSeconds"] > drain + grace + a_minute_for_the_storage

@@ -23,6 +23,7 @@ SMALL = {
     ],
     "kill_movers.py": ["--moves 1 --kills 3 --rows 2000"],
     "kill_pushers.py": ["--seconds 15"],
+    "kill_services.py": ["--away 4 --ways 1 --replicas 2 --updates 1"],
     "kill_sources.py": ["--kills 4", "--kills 4 --store redis"],
     "kill_workers.py": ["--seconds 12 --every 4 --connections 6 --processes 2"],
     "kill_writers.py": ["--kills 6 --quick"],

@@ -58,6 +58,11 @@ class StoreError(SeeknalError):
     """The store cannot do this now: look at the machine."""
 
 
+def is_away(error: SeeknalError) -> bool:
+    """Return whether an error says that a service cannot be reached now, so that the same call may succeed later."""
+    return bool(getattr(error, "is_away", False))
+
+
 @contextmanager
 def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
     """Extend the message of an error in the block: which part of the work is done, and which step completes it.

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the access tokens of the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
+_HOST = Annotated[
+    str,
+    typer.Option(envvar="SEEKNAL_HOST", help="Address to listen on; one that other machines can reach needs a token."),
+]
+_DRAIN = Annotated[
+    int, typer.Option(min=0, max=86_400, help="Seconds to go on after SIGTERM, not ready, so that clients leave.")
+]
 
 
 def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
-    host: Annotated[
-        str,
-        typer.Option(
-            envvar="SEEKNAL_HOST", help="Address to listen on; one that other machines can reach needs a token."
-        ),
-    ] = "127.0.0.1",
+    host: _HOST = "127.0.0.1",
     port: Annotated[
         int, typer.Option(envvar="SEEKNAL_PORT", min=0, max=65535, help="Port; 0 picks a free one.")
     ] = 6789,
@@ -46,6 +48,7 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     timeout: Annotated[
         float, typer.Option(min=0.1, max=86_400, help="Seconds that a request may wait for bytes or a store.")
     ] = 10,
+    drain: _DRAIN = 0,
     grace: Annotated[
         int,
         typer.Option(min=1, max=86_400, help="Seconds that requests in flight have to finish when the server stops."),
@@ -62,6 +65,7 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     try:
         from seeknal.server.options import Limits, Options
         from seeknal.server.run import serve as run
+        from seeknal.server.waiting import once_there
     except ImportError as error:
         raise DefinitionError(f"The server needs {error.name}. {how_to_install('server')}") from None
     if isnan(timeout):  # NaN passes the check of the range
@@ -76,8 +80,8 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
         jobs=max_jobs,
         connections=max_connections,
     )
-    options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
-    store = session.existing()
+    options = Options(host, port, workers, limits, access_log, certificate, key, drain, grace, telemetry=otel)
+    store = once_there(session.existing)
     run(store, options, _settings(store.settings, workers, module or []))
 
 

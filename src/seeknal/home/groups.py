@@ -310,6 +310,15 @@ class Groups:
             push.opened(self._core.catalog, record, every[0])  # refuses events without an id
             return self._core.pushing.push_together(record, every)
 
+    def resume_pushes(self) -> None:
+        """Commit and load, in the background, what ended processes have left in the push log.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        if self._core.catalog.pushes.exists:
+            self._core.pushing.resume(self.all())
+
     # Loading
 
     def load(

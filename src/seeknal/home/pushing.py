@@ -6,7 +6,7 @@ import atexit
 import concurrent.futures.thread  # noqa: F401 - see the end of this module
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -71,6 +71,13 @@ class Pushing:
         if pushed:
             self._later().add(record)
         return pushed
+
+    def resume(self, records: Iterable[GroupRecord]) -> None:
+        """Flush in a while what is in the push log of groups: a process that was killed may have left it there."""
+        log = self._core.catalog.pushes
+        for record in records:
+            if log.is_writable and log.has(record.stream):
+                self._later().add(record)
 
     def flush(self, record: GroupRecord, *, tells: bool = False) -> None:
         """Commit what the push log has of a group, load it, and remove it from the log.

@@ -150,6 +150,22 @@ class FeatureStore:
         """
         return self.core.registry.recent_stamp()
 
+    def check_registry(self) -> None:
+        """Check that the registry can be read now.
+
+        Raises:
+            StoreError: It cannot.
+        """
+        self.core.registry.stamp()
+
+    def check_storage(self) -> None:
+        """Check that the object store with the offline tables answers, if they are in one.
+
+        Raises:
+            StoreError: It does not.
+        """
+        self.core.storage.check()
+
     def close(self) -> None:
         """Close the query engine and release its memory; it opens again on the next use."""
         self.core.close()

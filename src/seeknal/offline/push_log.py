@@ -149,6 +149,11 @@ class PushLog:
         """Whether anything was ever pushed through the log."""
         return os.path.exists(self._path)  # noqa: PTH110 - for lookups, which take microseconds
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether this user may append to the log."""
+        return may_write(self._path)
+
     def token(self) -> bytes:
         """Return a value that differs after each change of the log; empty if there is no log."""
         token = self._token()

@@ -185,6 +185,23 @@ class Catalog(Finder):
         state = self.state(name, project)
         return state.record, state.versions
 
+    def group_and_version(self, name: str, project: str, number: int) -> tuple[GroupRecord, Version]:
+        """Return a group, and the version with a number.
+
+        A version that the registry has never changes, so the group's table, which may be away, is read only for one that it lacks.
+
+        Raises:
+            DefinitionError: There is no such group or version.
+        """
+        for state in self.registry.states(project, name):
+            known: Sequence[Version] = state.versions
+            if state.record.windowed:
+                known = self._windowed_versions(state.record, self.registry.versions(self.origin(state.record)))
+            if found := next((one for one in known if one.number == number), None):
+                return state.record, found
+        record, versions = self.group_and_versions(name, project)
+        return record, self.version_among(record, versions, number)
+
     def known_state(self, group: FeatureGroup) -> GroupState | None:
         """Return the state of a group that is to be written, with its table; None if it is not registered."""
         table = self.log(group).identity()
@@ -226,10 +243,13 @@ class Catalog(Finder):
         Those of a windowed group are versions of its definition, over the source's version as it was after that snapshot.
         """
         if record.windowed:
-            events = next((one for one in self.versions(self.origin(record), until) if one.is_current), None)
-            definitions = self.registry.definitions(record) if events else ()
-            return [*windowed_versions(record.windowed, definitions, events)] if events else []
+            return self._windowed_versions(record, self.versions(self.origin(record), until))
         return self.registry.versions(record, until, self.catch_up(record))
+
+    def _windowed_versions(self, record: GroupRecord, sources: Sequence[Version]) -> list[Version]:
+        events = next((one for one in sources if one.is_current), None)
+        definitions = self.registry.definitions(record) if events else ()
+        return [*windowed_versions(record.windowed, definitions, events)] if record.windowed and events else []
 
     def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """Return the writes to a group from the snapshot `first` on, oldest first, including those not in the registry yet."""

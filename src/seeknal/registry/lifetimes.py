@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from seeknal.errors import DefinitionError, GroupDeletedError, SeeknalError, StoreError
+from seeknal.errors import DefinitionError, GroupDeletedError, SeeknalError, StoreError, is_away
 from seeknal.names import quoted
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import GroupRecord, Load
@@ -55,7 +55,7 @@ class Lifetimes:
         try:
             yield
         except SeeknalError as error:
-            for record in records:
+            for record in () if is_away(error) else records:
                 try:
                     self.check(record)
                 except GroupDeletedError as deleted:

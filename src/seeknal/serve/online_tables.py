@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -22,10 +22,11 @@ from seeknal.online import DEFAULT, State, Stores, shown
 from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup, ViewRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.views import save_version
+from seeknal.serve.faults import faults
 from seeknal.serve.freshness import Freshness, freshness
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.open_tables import Erasures, Opener, ServedTable
-from seeknal.serve.parts import View, refuse_erased
+from seeknal.serve.parts import View
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.retry import retry_on_conflict
 from seeknal.system.urls import has_password
@@ -442,30 +443,14 @@ class OnlineTables:
         """Return the reasons why groups no longer feed a table; empty if all do."""
         return cut_off(self._catalog, table)
 
-    def check(self) -> None:
-        """Check that the online stores can be read, hold what was loaded for each table, and nothing that was erased since.
-
-        Raises:
-            StoreError: One cannot, or has not, or has.
-        """
-        registry = self._registry
-        erased, groups = registry.last_erasures(), {(one.project, one.name): one for one in registry.groups()}
-        needed = {
-            (table.target, lookup.space): (table, lookup) for table in registry.tables() for lookup in table.lookups
-        }
-        for (target, space), (table, lookup) in needed.items():
-            text, group = self._mover.state(space, target), groups.get((lookup.project, lookup.group))
-            if text and group:
-                refuse_erased(State.loads(text), erased, group, table)
-            if text:
-                continue
-            loads = self._loads.of(group, lookup.version, target) if group else []
-            is_served = registry.tables(table.project, table.name) == [table]  # neither deleted nor moved meanwhile
-            if is_served and any(load.snapshot is not None for load in loads):
-                raise StoreError(
-                    f"What was loaded for online table {table.label!r} is no longer in {self._stores.shown(target)}. "
-                    f"Load it again: seeknal refresh {table.label}."
-                )
+    def faults(
+        self,
+        tables: Sequence[OnlineTableRecord],
+        groups: Mapping[tuple[str, str], GroupRecord],
+        erased: Mapping[int, int],
+    ) -> dict[str, StoreError]:
+        """Return why tables cannot be looked up, by label; see `seeknal.serve.faults`."""
+        return faults(self._registry, self._stores, self._loads, tables, groups, erased)
 
     def flush_logs(self) -> None:
         """Write the answers that this process has logged for views of this home; see `seeknal.serve.answer_log.flush_of`."""

@@ -139,8 +139,8 @@ class Opener:
         view, parts = view or View(self._catalog.registry.last_erasures()), []
         place, store = self._stores.shown(table.target), self._stores.connect(table.target)
         for lookup in table.lookups:
-            record, versions = self._catalog.group_and_versions(lookup.group, lookup.project)
-            codec = self._catalog.version_among(record, versions, lookup.version).codec
+            record, known = self._catalog.group_and_version(lookup.group, lookup.project, lookup.version)
+            codec = known.codec
             version = None if record.windowed else lookup.version
             pushed = PushedRows(self._catalog.pushes, self._catalog.origin(record).stream, version, codec)
             parts.append(Part(lookup, codec, Where(store, place, pushed), table, record, view))

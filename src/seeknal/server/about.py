@@ -6,12 +6,13 @@ import sys
 import time
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
-from seeknal.errors import SeeknalError, StoreError
+from seeknal.errors import StoreError
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.server.forms import moment_text
 from seeknal.server.http import SOON, Problem, Reply, Request
@@ -20,10 +21,14 @@ from seeknal.server.service import Service
 _encode = msgspec.json.Encoder().encode
 
 
-class Health(msgspec.Struct):
-    """The state of a healthy worker."""
+class Health(msgspec.Struct, omit_defaults=True):
+    """The state of a worker that answers lookups."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "degraded"]
+    away: Annotated[
+        list[str],
+        Meta(description='What cannot be read: "registry", "storage" (the offline tables), "online store".'),
+    ] = []
 
 
 async def healthy(_service: Service, _request: Request) -> Response:
@@ -31,19 +36,23 @@ async def healthy(_service: Service, _request: Request) -> Response:
     return Reply(_encode(Health("ok")))
 
 
-async def ready(service: Service, request: Request) -> Response:
-    """Check that the registry and all online stores can be read.
+async def ready(service: Service, _request: Request) -> Response:
+    """Check that online tables can be looked up, and report what else cannot be read.
 
     Raises:
-        Problem: One cannot be read.
+        Problem: None can, or the server is about to end.
     """
-    try:
-        await service.elsewhere(request, service.store.tables.check)
-    except SeeknalError as error:
+    found = await service.readiness.look()
+    for error in found.errors:
         print(error, file=sys.stderr)  # noqa: T201 - for the operator only: the route is open to all, and the message names locations
-        detail = "The registry or an online store cannot be read. The server's stderr says which."
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON) from None
-    return Reply(_encode(Health("ok")))
+    if service.ending.is_near:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "The server is about to end.", None, SOON)
+    if not found.answers:
+        detail = (
+            "No online table can be looked up: its store cannot be read, or lacks rows. The server's stderr says more."
+        )
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON)
+    return Reply(_encode(Health("degraded", found.away) if found.away else Health("ok")))
 
 
 async def metrics(service: Service, request: Request) -> Response:
@@ -52,14 +61,16 @@ async def metrics(service: Service, request: Request) -> Response:
     project = request.scope_of_token
     ages = [one for one in await service.ages.get(request) if project in {None, one.project}]
     service.metrics.flush()  # so that this worker's own latest requests are counted
-    text = await service.elsewhere(request, service.metrics.text, project, ages, time.time_ns() // 1000)
+    text = await service.threads.run(
+        request, "The first process of the server", service.metrics.text, project, ages, time.time_ns() // 1000
+    )
     return Reply(text, "text/plain; version=0.0.4; charset=utf-8")
 
 
 async def catalog(service: Service, request: Request) -> Response:
     """Return the projects, groups, versions and tables that the token may read."""
     request.refuse_query()
-    found = await service.elsewhere(request, _catalog, service, request.scope_of_token)
+    found = await service.with_tables(request, _catalog, service, request.scope_of_token)
     return Reply(_encode(found))
 
 

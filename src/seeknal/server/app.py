@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 import socket
 import sys
 import traceback
 import uuid
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from multiprocessing import parent_process
 from time import perf_counter
 
 import pyarrow as pa
@@ -24,10 +22,12 @@ from seeknal.config import Settings
 from seeknal.errors import GroupDeletedError, NotOnlineError, SeeknalError, StoreError
 from seeknal.home.store import FeatureStore
 from seeknal.server import description
+from seeknal.server.ending import Ending
 from seeknal.server.http import SOON, Problem, Request
 from seeknal.server.options import Options
 from seeknal.server.routes import LOOKUPS, ROUTES, Route
 from seeknal.server.service import Service
+from seeknal.server.waiting import Waiting
 
 
 class App:
@@ -55,10 +55,10 @@ class App:
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        _end_with_parent()
+        ending = Ending(self._options.drain)
+        ending.listen()
         try:
-            service = Service(FeatureStore.of(self._settings), self._options, self._entrance)
-            await service.start()
+            service = await self._start(ending)
         except SeeknalError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
@@ -68,26 +68,33 @@ class App:
         await service.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def _start(self, ending: Ending) -> Service:
+        """Open the home; as long as its registry is away, wait for it.
 
-def _end_with_parent() -> None:
-    """Stop this worker when the first process ends, however it ends.
-
-    Otherwise the worker would keep the port, with no process left to stop it.
-    """
-    if (parent := parent_process()) is None:
-        return
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        loop.remove_reader(parent.sentinel)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    loop.add_reader(parent.sentinel, end)
+        Raises:
+            SeeknalError: The home cannot be opened, or the worker was asked to end.
+        """
+        waiting = Waiting()
+        while True:
+            service = None
+            try:
+                service = Service(FeatureStore.of(self._settings), self._options, ending, self._entrance)
+                await service.start()
+            except StoreError as error:
+                if ending.asked.is_set() or not waiting.is_worth_it(error):
+                    raise
+                if service:
+                    await service.stop()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ending.asked.wait(), waiting.pause)
+            else:
+                return service
 
 
 async def _handle(service: Service, request: Request, receive: Receive, send: Send) -> None:
     """Answer one request, and record it in the metrics, the access log and the traces."""
     request.task = asyncio.current_task()
+    request.is_last = service.ending.is_near
     service.running.add(request)
     send = partial(request.forward, send)
     try:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from threading import Lock
 from typing import TypeVar
 
-from seeknal.errors import DefinitionError, SeeknalError, notice
+from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice
 from seeknal.home.store import FeatureStore
 from seeknal.names import check_name, split_label, split_version, the_only
 from seeknal.registry import GroupRecord, OnlineTableRecord, ViewRecord
@@ -40,6 +40,7 @@ class Definitions:
         self._held: Mapping[tuple[str, str], Held] = {}
         self._meant: Mapping[tuple[str | None, str], tuple[str, str]] = {}
         self._erased = store.tables.erasures()
+        self._groups_by_name: Mapping[tuple[str, str], GroupRecord] = {}
         self._lacks: dict[OnlineTableRecord, DefinitionError | None] = {}
         self._groups = Stamped[GroupRecord](store.stamp)
         self.authenticator = Authenticator([], may_be_open=may_be_open)
@@ -60,7 +61,8 @@ class Definitions:
             self.authenticator = Authenticator(tokens, may_be_open=self._may_be_open)
             self._erased.refresh()
             records = {(one.project, one.name): one for one in store.tables.all()}
-            origins = {(one.project, one.name): one.created_at for one in store.groups.all()}
+            groups = {(one.project, one.name): one for one in store.groups.all()}
+            origins = {name: one.created_at for name, one in groups.items()}
             held = {}
             for name, known in self._held.items():
                 with suppress(SeeknalError):  # the next request for the table opens it, and reports the error
@@ -70,9 +72,18 @@ class Definitions:
                         held[name] = known if same else self._open(records[name])
             self._lacks = self._lacking(records.values())
             self._meant = self._names()
-            self._held = held
+            self._held, self._groups_by_name = held, groups
             # The stamp was read first, so a change made since then is seen by the next refresh.
             self._stamp = stamp
+
+    @property
+    def tables(self) -> Sequence[OnlineTableRecord]:
+        """The registered tables, as of the last refresh."""
+        return list(self._lacks)
+
+    def faults(self, tables: Sequence[OnlineTableRecord]) -> Mapping[str, StoreError]:
+        """Return why tables of one online store cannot be looked up, by label, as far as the registry is known."""
+        return self.store.tables.faults(tables, self._groups_by_name, self._erased)
 
     def table(self, project: str | None, name: str) -> Held | None:
         """Return the table that a name means, or None if it is not held open. Without a project, there is only one of that name."""

@@ -209,7 +209,7 @@ async def _openapi(service: Service, request: Request) -> Response:
         if b"authorization" in request.headers:
             raise
         return Reply(_rendered()[0])  # which says nothing about the home
-    return Reply(await service.elsewhere(request, _with_views, service, request.scope_of_token))
+    return Reply(await service.with_registry(request, _with_views, service, request.scope_of_token))
 
 
 def _with_views(service: Service, scope: str | None) -> bytes:

@@ -44,6 +44,8 @@ class Held:
         self.key_kinds = {field.name: field.type for field in (*table.key_fields, *table.request_fields)}
         """The types of what a row must have: join keys and, for a view, request values."""
         self.waits = any(part.waits for part in table.parts)
+        self.place = table.parts[0].place
+        """The online store with its rows, as messages name it."""
         self._make_all = self._all()
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 

@@ -108,6 +108,8 @@ class Request:
     late: Problem | None = None
     """The problem to respond with, once the deadline has passed."""
     task: asyncio.Task[Any] | None = None
+    is_last = False
+    """Whether its connection is closed after the response, because the server is about to end."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
         self.started = perf_counter()
@@ -266,6 +268,8 @@ class Request:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.is_last:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
         elif len(body := message.get("body", b"")) > _AT_ONCE or message.get("more_body"):
             for start in range(0, len(body), _AT_ONCE):
                 self.wait("The client did not read the response in time.")

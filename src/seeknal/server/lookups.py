@@ -136,13 +136,13 @@ async def _answer(
 ) -> Response:
     try:
         if held.waits or held.computes:
-            return await service.elsewhere(request, _look_up, request, held, asked, columns)
+            return await service.with_online_store(request, held, _look_up, request, held, asked, columns)
         return _look_up(request, held, asked, columns)
     except NotOnlineError:  # the table may have been served again, after this worker's last refresh
         # A table of a plain name may serve another version now; one that is named after its version serves that one, or none.
         name = held.record.name if held.is_of_one_version else request.names[-1]
-        held = await service.elsewhere(request, service.definitions.open, held.record.project, name)
-    return await service.elsewhere(request, _look_up, request, held, asked, columns)
+        held = await service.with_registry(request, service.definitions.open, held.record.project, name)
+    return await service.with_online_store(request, held, _look_up, request, held, asked, columns)
 
 
 def _look_up(request: Request, held: Held, asked: OnlineRequest, columns: dict[str, list[Any]]) -> Response:

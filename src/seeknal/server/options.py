@@ -55,6 +55,7 @@ class Options:
         access_log: Whether to write a line to stdout for each request.
         certificate: File with the TLS certificate and its chain, in PEM.
         key: File with the certificate's private key, in PEM.
+        drain: How many seconds the server goes on when it is stopped, while it says so, so that no new requests come.
         grace: How many seconds requests in flight have to finish when the server stops.
         telemetry: Whether to send spans with OpenTelemetry, which the OTEL_* variables configure.
 
@@ -69,6 +70,7 @@ class Options:
     access_log: bool = True
     certificate: Path | None = None
     key: Path | None = None
+    drain: int = 0
     grace: int = 30
     telemetry: bool = False
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from msgspec import Meta
 from starlette.responses import Response
 
+from seeknal.errors import StoreError, is_away
 from seeknal.home.store import FeatureStore
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
@@ -64,7 +65,7 @@ async def post(service: Service, request: Request) -> Response:
     body = await request.body()
     record = service.definitions.known_group(request.names[-1], request)
     if record is None:
-        record = await service.elsewhere(request, service.definitions.group, request.names[-1], request)
+        record = await service.with_registry(request, service.definitions.group, request.names[-1], request)
     rows = read_arrow(body, service.limits.keys) if kind == ARROW else BODY(body, kind).rows
     check_count(len(rows), service.limits.keys)
     request.keys = len(rows)
@@ -109,20 +110,29 @@ class Gathered:
     async def _append(self, record: GroupRecord) -> None:
         while every := self._waiting[record]:
             self._waiting[record] = []
-            results: Sequence[PushResult | None] = [None] * len(every)
+            results: Sequence[PushResult | StoreError | None] = [None] * len(every)
             # Whatever fails here fails again for the rows that cause it, when they are pushed by themselves.
             with suppress(Exception):
                 results = await asyncio.get_running_loop().run_in_executor(self._thread, self._together, record, every)
             for one, result in zip(every, results, strict=True):
-                if not one.result.done():  # else the client has gone
+                if one.result.done():  # the client has gone
+                    continue
+                if isinstance(result, StoreError):
+                    one.result.set_exception(result)
+                else:
                     one.result.set_result(result)
         del self._waiting[record]
 
-    def _together(self, record: GroupRecord, every: Sequence[_Waiting]) -> Sequence[PushResult | None]:
+    def _together(self, record: GroupRecord, every: Sequence[_Waiting]) -> Sequence[PushResult | StoreError | None]:
         groups = self._store.groups
-        fields = groups.fields_to_push(record.name, project=record.project)
-        rows = [_read(one.rows, fields, text=one.kind == JSON) for one in every]
-        pushed = groups.push_together(record.name, rows, project=record.project)
+        try:
+            fields = groups.fields_to_push(record.name, project=record.project)
+            rows = [_read(one.rows, fields, text=one.kind == JSON) for one in every]
+            pushed = groups.push_together(record.name, rows, project=record.project)
+        except StoreError as error:
+            if not is_away(error):
+                raise
+            return [error] * len(every)  # each would wait for the registry again
         return [None] * len(every) if pushed is None else [_result(one) for one in pushed]
 
     def close(self) -> None:

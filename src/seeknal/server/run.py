@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from math import inf
 from typing import Any
 
@@ -21,9 +22,11 @@ from seeknal.config import Settings
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.home.store import FeatureStore
 from seeknal.server.app import App
+from seeknal.server.ending import tell
 from seeknal.server.options import Options
 from seeknal.server.service import telemetry
 from seeknal.server.totals import Hub
+from seeknal.server.waiting import once_there
 
 _LONGEST_HEAD = 64 * 2**10
 _KEEP_ALIVE = 75
@@ -31,6 +34,7 @@ _STARTUP_FAILED = 3
 """The exit code of a uvicorn process whose start failed."""
 _HANGS, _STARTS = 10, 30
 """How long a running worker may take to answer a health check, and a new one to be ready, in seconds."""
+_STEP = 0.1
 _LOG = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -154,7 +158,7 @@ def serve(store: FeatureStore, options: Options, settings: Settings) -> None:
             cannot be used.
         StoreError: The address is taken, or the workers do not start.
     """
-    if not options.is_local and not store.tokens.all():
+    if not options.is_local and not once_there(store.tokens.all):
         raise DefinitionError(
             f"At {options.host}, other machines could read every feature, because there are no tokens. Create one first: "
             "seeknal token create NAME --project PROJECT --right read."
@@ -181,14 +185,36 @@ def _run_workers(config: uvicorn.Config, options: Options, listening: socket.soc
         except SystemExit:
             raise StoreError("The server did not start; see above.") from None
         return
-    workers = Workers(config, sockets=[listening])
+    workers = Workers(config, [listening], options.drain)
     workers.run()
     if any(process.exitcode == _STARTUP_FAILED for process in workers.processes):
         raise StoreError("The workers did not start; see above.")
 
 
 class Workers(Multiprocess):
-    """uvicorn's supervisor, with a shorter timeout for a running worker than for a starting one."""
+    """uvicorn's supervisor, with a shorter timeout for a running worker than for a starting one.
+
+    Args:
+        config: What the workers run.
+        sockets: What they listen on.
+        drain: Seconds for which they go on after they were told that the server ends.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], drain: float) -> None:
+        super().__init__(config, sockets)
+        self._drain = drain
+
+    def terminate_all(self) -> None:
+        """Tell the workers that the server ends, and end them a while later, or at once if another signal comes."""
+        codes = [process.exitcode for process in self.processes]
+        if self._drain and _STARTUP_FAILED not in codes:
+            for process, code in zip(self.processes, codes, strict=True):
+                if code is None:
+                    tell(process.pid)
+            end = time.monotonic() + self._drain
+            while time.monotonic() < end and not self.signal_queue:
+                time.sleep(_STEP)
+        super().terminate_all()
 
     def keep_subprocess_alive(self) -> None:
         """Replace the workers that have died or hang."""

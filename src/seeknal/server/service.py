@@ -17,21 +17,26 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from seeknal import online
+from seeknal.config import Settings
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.home.store import FeatureStore
 from seeknal.serve.freshness import Freshness
 from seeknal.server.access import AccessLog
 from seeknal.server.ages import Ages
 from seeknal.server.definitions import Definitions
+from seeknal.server.ending import Ending
 from seeknal.server.held import Held
 from seeknal.server.http import Problem, Request
 from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
 from seeknal.server.pushes import Gathered
+from seeknal.server.readiness import Readiness
+from seeknal.server.threads import Threads
 from seeknal.server.totals import SharedTotals, Totals
 from seeknal.system.extras import how_to_install
 from seeknal.system.modules import import_all
+from seeknal.system.urls import shown
 from seeknal.values import exact
 
 T = TypeVar("T")
@@ -47,12 +52,16 @@ class Service:
     Args:
         store: The feature store of the home.
         options: The options of the server.
+        ending: What is known of the end of the worker.
         entrance: The socket over which the first process receives the counts of its workers; None if this is the only
             process.
     """
 
-    def __init__(self, store: FeatureStore, options: Options, entrance: socket.socket | None = None) -> None:
+    def __init__(
+        self, store: FeatureStore, options: Options, ending: Ending, entrance: socket.socket | None = None
+    ) -> None:
         self.store = store
+        self.ending = ending
         self.options = options
         self.limits = options.limits
         self.definitions = Definitions(store, may_be_open=options.is_local)
@@ -67,7 +76,9 @@ class Service:
         # Half of the requests, so that slow uploads of spines leave room for all others.
         self.spines = Spines(max(1, options.limits.requests // 2), options.limits.jobs * options.limits.spine)
         self.ages = Ages(self._ages)
-        self._lookups = ThreadPoolExecutor(32, "lookup")
+        self.readiness = Readiness(store, self.definitions)
+        self.threads = Threads()
+        self._registry, self._tables = _services(store.settings)
         self._refreshes = ThreadPoolExecutor(1, "refresh")
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -80,14 +91,21 @@ class Service:
         name, project = request.names[-1], request.project or request.scope_of_token
         held = self.definitions.table(project, name)
         if held is None:
-            held = await self.elsewhere(request, self.definitions.open, project, name, request.scope_of_token)
+            held = await self.with_registry(request, self.definitions.open, project, name, request.scope_of_token)
         request.table = self.metrics.table(held.record.project, held.record.name)
         return held
 
-    async def elsewhere(self, request: Request, step: Callable[..., T], *arguments: object) -> T:
-        """Run a step that may block, in a thread, so that other requests are answered meanwhile."""
-        request.wait("The store did not answer in time.")
-        return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
+    async def with_online_store(self, request: Request, held: Held, step: Callable[..., T], *arguments: object) -> T:
+        """Run a step that reads the rows of a table; see `Threads.run`."""
+        return await self.threads.run(request, f"The online store {held.place}", step, *arguments)
+
+    async def with_registry(self, request: Request, step: Callable[..., T], *arguments: object) -> T:
+        """Run a step that reads the registry; see `Threads.run`."""
+        return await self.threads.run(request, self._registry, step, *arguments)
+
+    async def with_tables(self, request: Request, step: Callable[..., T], *arguments: object) -> T:
+        """Run a step that may read the offline tables as well; see `Threads.run`."""
+        return await self.threads.run(request, self._tables, step, *arguments)
 
     def _ages(self) -> Iterator[Freshness]:
         """Yield the freshness of each table."""
@@ -111,6 +129,7 @@ class Service:
         for record in self.store.tables.all()[:_AT_START]:
             with suppress(SeeknalError, Problem):  # the first request for the table will report the error
                 self.definitions.open(record.project, record.name)
+        self.store.groups.resume_pushes()
         exact.read("", "1", pa.int64())  # a warm-up: Arrow takes half a second for its first cast
         self._watchers = [asyncio.create_task(_forever(step)) for step in (self._look_after_requests, self._refresh)]
         gc.collect()
@@ -121,7 +140,8 @@ class Service:
         for watcher in self._watchers:
             watcher.cancel()
         self._refreshes.shutdown(wait=False, cancel_futures=True)
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
+        self.readiness.close()
         self.gathered.close()
         self.pushes.close()
         self.joins.close()
@@ -144,6 +164,13 @@ class Service:
         """Refresh the definitions in a separate thread, since all others may be waiting for a store."""
         with suppress(SeeknalError):  # /readyz reports it
             await asyncio.get_running_loop().run_in_executor(self._refreshes, self.definitions.refresh)
+
+
+def _services(settings: Settings) -> tuple[str, str]:
+    """Return what messages call the registry, and all that a read of offline tables may need: it commits and loads what was pushed."""
+    registry = f"The registry {shown(settings.registry or str(settings.home))}"
+    storage = f", the storage {settings.storage}" if settings.storage else ""
+    return registry, f"{registry}{storage} or an online store"
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:

@@ -31,7 +31,8 @@ async def post(service: Service, request: Request) -> Response:
     except Problem as problem:
         if problem.status != HTTPStatus.NOT_FOUND:
             raise
-        view = service.definitions.view(request.names[-1], request)[0]  # or the problem that there is no such view
+        every = await service.with_registry(request, service.definitions.view, request.names[-1], request)
+        view = every[0]  # or the problem that there is no such view
         if view.retired_at is not None:
             raise Problem(HTTPStatus.NOT_FOUND, f"{view.label} was retired.", DefinitionError.__name__) from None
         raise Problem(
@@ -51,7 +52,7 @@ async def post(service: Service, request: Request) -> Response:
 async def get(service: Service, request: Request) -> Response:
     """Return what a version of a view is, and its other versions."""
     request.refuse_query()
-    found = await service.elsewhere(request, _describe, service, request)
+    found = await service.with_registry(request, _describe, service, request)
     return Reply(_encode(found))
 
 

@@ -171,7 +171,7 @@ def _key(location: Location) -> str:
 
 
 @contextmanager
-def _told(location: ObjectLocation) -> Iterator[None]:
+def _told(location: ObjectLocation | str) -> Iterator[None]:
     """Raise an OSError as a StoreError."""
     try:
         yield
@@ -214,6 +214,11 @@ class ObjectStorage(HomeFolder):
     def probe(self) -> None:
         """See `Storage.probe`."""
         probe(self.store.client, self.store.url)  # the first request asks whose the place is
+
+    def check(self) -> None:
+        """See `Storage.check`."""
+        with _told(self.store.url):
+            self.store.check()
 
     @property
     def tables(self) -> ObjectLocation:

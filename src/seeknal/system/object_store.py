@@ -15,7 +15,7 @@ from seeknal.system import folders
 from seeknal.system.copies import Copies, Links
 from seeknal.system.locks import locked_cached_property
 from seeknal.system.object_client import AS_OPTIONS, ObjectClient, ObjectStatus
-from seeknal.system.object_place import Owner, claim, owner_in_place
+from seeknal.system.object_place import OWNER, Owner, claim, owner_in_place
 from seeknal.system.stored_paths import StoredPath
 
 T = TypeVar("T")
@@ -68,6 +68,15 @@ class ObjectStore:
         """
         self.owner  # noqa: B018 - claims it
         return self._asking
+
+    def check(self) -> None:
+        """Check that the store answers.
+
+        Raises:
+            OSError: It does not.
+        """
+        with suppress(FileNotFoundError):  # nothing was written to the place yet
+            self._asking.status(OWNER)
 
     def path(self, key: str) -> ObjectPath:
         """Return the path of a key."""

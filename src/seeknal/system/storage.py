@@ -169,6 +169,13 @@ class Storage(Protocol):
             StoreError: It cannot be used.
         """
 
+    def check(self) -> None:
+        """Check that an object store answers.
+
+        Raises:
+            StoreError: It does not.
+        """
+
     def abandoned_scratch(self) -> Sequence[Location]:
         """Return the temporary folders of ended processes, with rows that did not fit in memory."""
 
@@ -345,6 +352,9 @@ class HomeFolder:
 
     def probe(self) -> None:
         """See `Storage.probe`."""
+
+    def check(self) -> None:
+        """See `Storage.check`."""
 
     def abandoned_scratch(self) -> Sequence[LocalLocation]:
         """See `Storage.abandoned_scratch`."""

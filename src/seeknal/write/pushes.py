@@ -68,7 +68,7 @@ class LoggedPushes:
             DataError: The rows do not fit the group's version; nothing was stored.
             StoreError: The log could not be written; nothing was stored.
         """
-        if not 0 < len(given) <= MOST_ROWS:
+        if not 0 < len(given) <= MOST_ROWS or not self._log.is_writable:
             return None
         stream = self._stream(record)
         # The first push of a process is committed at once, because it may be the only one, and to find out whether it can be loaded.

@@ -42,7 +42,9 @@ class Changes:
         if self.number is None:
             self._looked.wait(2 * CONNECTING)
         if self.number is None or not self._thread.is_alive():
-            raise self.error or StoreError("The registry is not followed: its server did not answer in time.")
+            raise self.error or StoreError(
+                "The registry is not followed: its server did not answer in time.", is_away=True
+            )
         return self.number
 
 
@@ -60,7 +62,7 @@ def _follow(changes: ref[Changes], sessions: Sessions, looked: Event) -> None:
                         pass
         except (StoreError, psycopg.Error) as error:
             if (one := changes()) is not None:
-                one.error = StoreError(f"The registry at {sessions} cannot be followed: {reason(error)}.")
+                one.error = StoreError(f"The registry at {sessions} cannot be followed: {reason(error)}.", is_away=True)
                 looked.set()
                 del one
             Event().wait(_LOOK)

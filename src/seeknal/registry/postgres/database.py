@@ -16,6 +16,7 @@ from seeknal.registry.sql.database import Database
 from seeknal.system.postgres import sessions
 from seeknal.system.postgres.locks import check_held
 from seeknal.system.postgres.sessions import reason, sessions_of
+from seeknal.system.postgres.watched import SilentError
 
 if TYPE_CHECKING:
     from seeknal.system.postgres.sessions import Sessions
@@ -59,7 +60,7 @@ class PostgresDatabase(Database):
                 self.sessions.renew()  # after a restart or a migration, the idle sessions cannot be used either
                 return self._run(step, begin)
         except _LostError as error:
-            raise StoreError(f"The registry at {self} was lost: {reason(error)}. Nothing was changed.") from error
+            raise self._lost(error) from error
         except PoolTimeout as error:
             raise StoreError(
                 f"All sessions of this process with the registry at {self} have been in use for 30 seconds, by other threads."
@@ -110,6 +111,8 @@ class PostgresDatabase(Database):
         found = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(found, psycopg.Error):
             return error
+        if isinstance(found, SilentError):
+            return self._lost(found)
         # A statement that the session has prepared does not fit any more once a migration has changed a type.
         if session.closed or isinstance(found, psycopg.errors.FeatureNotSupported):
             return _LostError(reason(found))
@@ -122,6 +125,9 @@ class PostgresDatabase(Database):
                 f"PostgreSQL stores no text with a NUL character, and {text!r} has one. Leave it out."
             )
         return StoreError(f"The registry at {self} cannot be used: {reason(found)}.")
+
+    def _lost(self, error: Exception) -> StoreError:
+        return StoreError(f"The registry at {self} was lost: {reason(error)}. Nothing was changed.", is_away=True)
 
 
 class _LostError(Exception):

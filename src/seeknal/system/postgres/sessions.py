@@ -119,14 +119,16 @@ def connect(url: str, patience: int) -> psycopg.Connection[tuple[Any, ...]]:
         StoreError: The server cannot be reached, or it refuses the user.
     """
     driver, place = imported(), shown(url)
+    from seeknal.system.postgres.watched import WatchedSession
+
     conninfo, schema = split(url)
     try:
         given = driver.conninfo.conninfo_to_dict(conninfo)
         if not {"connect_timeout", "service"} & set(given) and "PGCONNECT_TIMEOUT" not in os.environ:
             given["connect_timeout"] = CONNECTING
-        made: psycopg.Connection[tuple[Any, ...]] = driver.connect(**given, **_OWN)
+        made: psycopg.Connection[tuple[Any, ...]] = WatchedSession.open(**given, **_OWN)
     except driver.Error as error:
-        raise StoreError(f"The registry at {place} cannot be reached: {reason(error)}.") from None
+        raise StoreError(f"The registry at {place} cannot be reached: {reason(error)}.", is_away=True) from None
     try:
         _check_encoding(made, place)
         settings = _SETTINGS | {"search_path": f'"{schema}"', "lock_timeout": f"{patience}s"}
