@@ -887,6 +887,29 @@ MUTATIONS = (
         "engine/spark/work.py",
         ("test_spark.py::test_an_event_whose_rows_are_in_several_files_counts_once_and_for_one_entity",),
     ),
+    Mutation(
+        "rows of a Spark DataFrame may differ from those that were counted",
+        "if found != expected:",
+        "if False:",
+        "engine/spark/writing.py",
+        (
+            "test_spark_writes.py::test_rows_that_differ_when_they_are_computed_again_are_an_error_and_nothing_is_stored",
+        ),
+    ),
+    Mutation(
+        "two files of a Spark DataFrame have the same row numbers",
+        "starts = target.first + np.cumsum(counts) - counts",
+        "starts = target.first + 0 * counts",
+        "engine/spark/writing.py",
+        ("test_spark_writes.py::test_executors_number_all_rows_and_note_the_bounds_of_each_file",),
+    ),
+    Mutation(
+        "executors may read another place than the driver",
+        "if owner is None or owner.place != place:",
+        "if False:",
+        "system/object_place.py",
+        ("test_spark.py::test_an_executor_that_finds_another_place_than_the_driver_is_an_error",),
+    ),
     # The home, the server, the command line
     Mutation(
         "a backup that was changed is restored",

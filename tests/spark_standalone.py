@@ -1,4 +1,4 @@
-"""A join on a standalone master with two workers, one executor of which is killed; run as a program, since a process has one session.
+"""A join and a write on a standalone master with two workers, an executor of which is killed each time; run as a program, since a process has one session.
 
 The Java is the one of a package.
 """
@@ -97,8 +97,17 @@ def main(folder: Path) -> None:
         found = on_spark.features.training_set(asked, frame, "at").toArrow().sort_by("row")
         assert marker.exists()
         assert content_hash(found) == expected
+        # The rows that the executor has kept for the write are lost with it, too.
+        again = session.createDataFrame(spine).repartitionByRange(4, "row").sortWithinPartitions("row")
+        again = again.mapInArrow(killing(folder / "killed too"), again.schema)
+        on_spark.groups.write(replace(group, name="copy"), again)
+        assert (folder / "killed too").exists()
+        copy = on_spark.core.catalog.offline("shop", "copy")
+        (rows,) = copy.columns(copy.snapshot().files, ["user", "at", "row", "_seeknal_row_id"])
+        assert sorted(rows["_seeknal_row_id"].to_pylist()) == list(range(2000))
+        assert content_hash(rows.select(spine.column_names).sort_by("row")) == content_hash(spine)
         executors = [path for path in folder.glob("worker-*/app-*/*") if path.is_dir()]
-        assert len(executors) == 3, executors  # two, and one in the place of the one that was killed
+        assert len(executors) == 4, executors  # two, and one in the place of each that was killed
         session.stop()
     sys.stdout.write("equal\n")
 

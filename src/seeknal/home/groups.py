@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DefinitionError, SeeknalError, notice, plural, unfinished
@@ -217,13 +218,16 @@ class Groups:
         given.require(roles.named, f"The frame for group {group.name!r}")
         catalog, loads = self._core.catalog, self._core.loads
         known = catalog.known_state(group)
-        rows = writing.rows_of(known, given, roles.features and roles.named, roles.declared)
-        job = writing.Job(group, rows, roles, mode, Interval.check(interval), leave_out)
+        # Rows that meet stored ones are compared with them here.
+        is_alone = mode in {"append", "overwrite"} and not (isinstance(group, EventGroup) and group.event_id)
+        by_executors = is_alone and self._core.settings.engine == "spark"
         online, done = group.materialization.online, None
-        # Only if stored rows are not online can this be the retry of an append that was stored but failed to load.
-        if mode == "append" and online and known and known.versions and loads.is_behind(known):
-            done = writing.already_stored(catalog, self._core.engine(), known, job)
-        written, state = done or writing.write(catalog, job, self._core.settings.lookback_days, known)
+        with closing(writing.given_rows(known, given, roles, by_executors=by_executors)) as rows:
+            job = writing.Job(group, rows, roles, mode, Interval.check(interval), leave_out)
+            # Only if stored rows are not online can this be the retry of an append that was stored but failed to load.
+            if mode == "append" and online and known and known.versions and loads.is_behind(known):
+                done = writing.already_stored(catalog, self._core.engine(), known, job)
+            written, state = done or writing.write(catalog, job, self._core.settings.lookback_days, known)
         record = state.record
         told = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
         with catalog.lifetimes.using(record), _offline(record, told, snapshot=written.snapshot, rows=written.rows):

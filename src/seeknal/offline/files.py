@@ -82,12 +82,12 @@ class FileWriter:
         name = f"{prefix}{uuid.uuid4().hex}.parquet"
         path = self.root / name
         # Registered before the file exists, so that a write that fails half-way leaves nothing either.
-        self.undo.callback(_remove, path)
+        self.undo.callback(remove_new, path)
         try:
             with backing_of(path).writing(path) as place:
                 return self._copy(part, name, str(place))
         except _NoRows:
-            _remove(path)
+            remove_new(path)
             return None
 
     def _copy(self, part: Part, name: str, place: str) -> DataFile:
@@ -112,7 +112,7 @@ class _NoRows(Exception):  # noqa: N818 - a signal, not an error
     """A part has no rows, so its file is not stored."""
 
 
-def _remove(path: StoredPath) -> None:
+def remove_new(path: StoredPath) -> None:
     """Remove a file if possible. A failure is ignored, since the caller already raises the error that led here."""
     with suppress(OSError):
         path.unlink(missing_ok=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, repeat
 from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -65,6 +67,34 @@ class Settled:
         return cls(np.zeros(count, bool), nothing, nothing, frozenset(), frozenset(), hidden)
 
 
+class Made(NamedTuple):
+    """The files of a spread, and how many of its rows others of them supersede."""
+
+    files: list[DataFile]
+    superseded: int
+
+
+class Spread(Protocol):
+    """Rows that are written to new files elsewhere; see `seeknal.write.distributed`."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def write(self, root: StoredPath, first: int, undo: ExitStack, *, added: bool) -> Made:
+        """Write the files.
+
+        Args:
+            root: The folder of the table.
+            first: The number of the first row.
+            undo: Removes the files if they are not committed.
+            added: Whether the commit only adds rows.
+
+        Raises:
+            StoreError: They could not be written, or the rows differ from those that were counted.
+        """
+
+
 @dataclass(frozen=True)
 class Write:
     """A requested write.
@@ -80,6 +110,7 @@ class Write:
             without keys, each is an event.
         settled: What the write says of rows with equal keys; None if they are no events, or if that was not looked up yet.
         at: When the rows were acknowledged, in microseconds since 1970; None: when they are committed.
+        spread: More rows, of an append or overwrite.
     """
 
     rows: pa.Table
@@ -91,6 +122,12 @@ class Write:
     are_events: bool = False
     settled: Settled | None = None
     at: int | None = None
+    spread: Spread | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of its rows."""
+        return len(self.rows) + (self.spread.count if self.spread else 0)
 
 
 @dataclass(frozen=True)
@@ -175,7 +212,7 @@ class Plan:
         # Less than two files' worth of rows becomes one file, and the stored rows need not be counted by day.
         if len(self.rows) + sum(file.rows for file in stored) < 2 * FILE_ROWS:
             return [Interval()]
-        counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // DAY)
+        counts = np.bincount(days_of(_moments(self.rows, self.write.schema)))
         if stored and self.base.commit:
             old = self.base.commit.schema
             kept = rows_a_day(engine, old, f"{scan_stored(self._paths(stored))} WHERE {self._stays}", self._views)
@@ -307,6 +344,16 @@ def cut(counts: np.ndarray) -> list[Interval]:
         Interval(None if start is None else start + 1, end)
         for start, end in zip([None, *ends], [*ends, None], strict=True)
     ]
+
+
+def days_of(moments: np.ndarray) -> np.ndarray:
+    """Return the day of each moment, in microseconds since 1970, counted from the first day of year 1."""
+    return (moments + _YEAR_1) // DAY
+
+
+def first_moments(days: np.ndarray) -> np.ndarray:
+    """Return the first moment of each day; see `days_of`."""
+    return days * DAY - _YEAR_1
 
 
 def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator[pa.Table]:

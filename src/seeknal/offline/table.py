@@ -38,6 +38,7 @@ from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_fore
 from seeknal.offline.log import Commit, DataFile, Snapshot, read_snapshot
 from seeknal.offline.plan import (
     FILE_ROWS,
+    Made,
     Part,
     Plan,
     Write,
@@ -126,7 +127,8 @@ class OfflineTable:
         refuse_properties(base, removes=bool(plan.replaced or plan.corrected))
         try:
             with self.reading(), self._new_files(base) as undo:
-                added = self._writer(write.schema, undo).write_plan(plan, added=not plan.replaced)
+                made = self._spread(plan, undo)
+                added = made.files + self._writer(write.schema, undo).write_plan(plan, added=not plan.replaced)
                 # Known only from the files; of events, it is known already.
                 loses_to_stored = write.mode == "merge" and write.schema.created_time and not write.are_events
                 stored = (
@@ -139,9 +141,9 @@ class OfflineTable:
                     removed=[*plan.replaced, *plan.corrected],
                     added=added,
                     interval=write.interval,
-                    written=len(write.rows),
-                    superseded=len(write.rows) - stored if loses_to_stored else write.superseded,
-                    newest=max(instants(write.rows, write.schema), default=None),
+                    written=write.count,
+                    superseded=len(write.rows) - stored if loses_to_stored else write.superseded + made.superseded,
+                    newest=max([*instants(write.rows, write.schema), *_ends(made.files)], default=None),
                     hidden=write.settled.hidden if write.settled else None,
                     at=write.at,
                 )
@@ -157,6 +159,12 @@ class OfflineTable:
                 newest = self.snapshot()
                 self._put_together(newest, due(newest.files, _SMALL, _DUE))
         return done
+
+    def _spread(self, plan: Plan, undo: ExitStack) -> Made:
+        if not plan.write.spread:
+            return Made([], 0)
+        first = plan.base.commit.next_row_id if plan.base.commit else 0
+        return plan.write.spread.write(self.root, first, undo, added=not plan.replaced)
 
     def settled(self, base: Snapshot, write: Write) -> Write:
         """Return a write of events without those that are stored already; other writes as they are. See `seeknal.offline.events`.
@@ -479,6 +487,10 @@ class OfflineTable:
                 raise
             why = explained(error)
             raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {why}") from error
+
+
+def _ends(files: Iterable[DataFile]) -> list[int]:
+    return [file.end for file in files if file.end is not None]
 
 
 def _known(snapshot: Snapshot) -> Commit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Context, Decimal
 from functools import reduce
@@ -122,11 +122,21 @@ def _dated_before(erased: Mapping[str, int], names: Sequence[Sequence[str]], tim
     return pa.array(found, pa.bool_())
 
 
-def warn_of_return(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> None:
-    """Warn about written rows that bring erased entities back."""
-    back = Erasures(catalog, state).mask(schema, rows)
-    if back is not None:
+def warn_of_return(catalog: Catalog, state: GroupState, schema: Schema, rows: Callable[[], Iterable[pa.Table]]) -> None:
+    """Warn about written rows that bring erased entities back.
+
+    Args:
+        catalog: The catalog of the group's home.
+        state: What is known of the group.
+        schema: The schema of the rows.
+        rows: Returns the rows, in stored types. It is called only if entities were erased.
+    """
+    if not state.erased:
+        return
+    erasures = Erasures(catalog, state)
+    masks = [erasures.mask(schema, some) for some in rows()]
+    if back := sum(pc.sum(mask).as_py() for mask in masks if mask is not None):
         notice(
-            f"{state.record.label}: {plural(pc.sum(back).as_py())} of erased entities, dated at or before the erasure, stored "
+            f"{state.record.label}: {plural(back)} of erased entities, dated at or before the erasure, stored "
             "again. If that was not intended, erase the entities again, and leave these rows out of the frame."
         )

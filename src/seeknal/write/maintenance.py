@@ -22,7 +22,7 @@ from seeknal.values.display import Shown, records
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
 from seeknal.write.erasures import warn_of_return
-from seeknal.write.writing import check_ids, rows_to_store
+from seeknal.write.rows import check_ids, rows_to_store
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,9 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
         state = catalog.committed(state)
         catalog.tidy(record, done.snapshot)
         write = Write(rows, before.schema, version.number, "append", Interval())
-        notices.warn_about_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
-        warn_of_return(catalog, state, before.schema, rows)
+        facts = notices.Facts.of(rows, before.schema)
+        notices.warn_about_write(record.label, offline.snapshot(done.snapshot), write, facts, 0, lookback_days)
+        warn_of_return(catalog, state, before.schema, lambda: [rows])
         return Adopted(
             record.label,
             done.version,

@@ -22,7 +22,8 @@ from seeknal.values.display import Shown
 from seeknal.values.moments import utc
 from seeknal.values.times import Interval, moment_of
 from seeknal.write.erasures import Erasures
-from seeknal.write.writing import check_ids, rows_of, rows_to_store
+from seeknal.write.rows import check_ids, rows_to_store
+from seeknal.write.writing import rows_of
 
 Rows: TypeAlias = "pa.Table | Sequence[Mapping[str, Any]]"
 """Pushed rows, before they are checked."""

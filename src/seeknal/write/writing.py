@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup
@@ -14,7 +13,7 @@ from seeknal.define.schema import Change, Roles, Schema, check_evolution, differ
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, notice, plural
 from seeknal.names import quoted
-from seeknal.offline import OfflineTable, Repeats, Snapshot, Write
+from seeknal.offline import Snapshot
 from seeknal.registry import GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import WRITES
@@ -22,15 +21,16 @@ from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.casting import recast
 from seeknal.values.content_hash import content_hash
 from seeknal.values.display import Shown
-from seeknal.values.frames import Frame, check_times_of_day
-from seeknal.values.moments import utc
-from seeknal.values.times import Interval, instant
+from seeknal.values.frames import Frame
+from seeknal.values.frames.spark import InSpark
+from seeknal.values.times import Interval
 from seeknal.write import notices
 from seeknal.write.erasures import warn_of_return
+from seeknal.write.given import Asked, Given, InMemory
+from seeknal.write.rows import rows_to_store
 
 _RECENT = 10
 """How many snapshots back to look for the last write, which compactions and other rearrangements may follow."""
-_FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
 
     Args:
         group: The group; registered if it is new.
-        rows: The frame, as an Arrow table.
+        given: The rows of the frame.
         roles: The roles of its columns.
         mode: "overwrite", "append" or "merge".
         interval: Rows outside it are not written; `overwrite` replaces the stored rows inside it.
@@ -90,7 +90,7 @@ class Job:
     """
 
     group: FeatureGroup
-    rows: pa.Table
+    given: Given
     roles: Roles
     mode: str
     interval: Interval
@@ -114,6 +114,26 @@ class Job:
     def label(self) -> str:
         """Project and name of the group."""
         return f"{self.group.project}/{self.group.name}"
+
+
+def given_rows(state: GroupState | None, frame: Frame, roles: Roles, *, by_executors: bool) -> Given:
+    """Return the rows of a frame that is to be written.
+
+    Args:
+        state: The known state of the group.
+        frame: The frame.
+        roles: The roles of its columns.
+        by_executors: Whether those of Spark write the rows of a Spark DataFrame.
+
+    Raises:
+        DataError: A column cannot be read.
+    """
+    names = roles.features and roles.named
+    if by_executors and isinstance(frame, InSpark):
+        from seeknal.write.distributed import InExecutors
+
+        return InExecutors(frame, names)
+    return InMemory(rows_of(state, frame, names, roles.declared))
 
 
 def rows_of(
@@ -214,13 +234,11 @@ def _try_to_write(
     offline = catalog.offline(group.project, group.name)
     base = offline.newest()
     old = base.commit if base else None
-    schema = infer(job.rows, job.roles, old.schema if old else None)
+    schema = job.given.schema(job.roles, old.schema if old else None)
     # The rows are checked before anything is registered or created, so that invalid input leaves no trace.
     changes = check_evolution(group.name, old.schema, schema) if old else []
     _refuse_narrower(job, changes)
-    rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
-    if job.event_id is not None:
-        check_ids(rows, schema)
+    rows = job.given.checked(schema, Asked(job.mode, job.interval, job.drop_nulls, job.event_id))
     state = _registered(catalog, job, known, base)
     base = base or _created(catalog, state, schema)
     if changes or old is None:
@@ -228,8 +246,7 @@ def _try_to_write(
         number = max((version.number for version in state.versions), default=0) + 1
     else:
         number = old.version
-    repeats, unsettled = _repeats(offline, rows, schema) if job.event_id is None else (Repeats(), Repeats())
-    plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows, are_events=job.event_id is not None)
+    plan = rows.to_write(offline, number)
     commit = offline.write(base, plan)
     state = catalog.committed(state)
     catalog.tidy(state.record, commit.snapshot)
@@ -237,11 +254,11 @@ def _try_to_write(
     # together was replaced.
     stored = commit.written - (commit.superseded if job.mode == "merge" or plan.are_events else 0)
     replaced = base.rows + stored - commit.rows
-    if outside:
-        notice(f"{job.label}: {plural(outside)} outside {job.interval} and not written.")
-    notices.warn_about_write(job.label, base, plan, replaced, lookback_days)
-    notices.on_repeats(job.label, plan, unsettled)
-    warn_of_return(catalog, state, schema, rows)
+    if rows.outside:
+        notice(f"{job.label}: {plural(rows.outside)} outside {job.interval} and not written.")
+    notices.warn_about_write(job.label, base, plan, rows.facts(offline, commit), replaced, lookback_days)
+    notices.on_repeats(job.label, plan, rows.count, rows.unsettled())
+    warn_of_return(catalog, state, schema, lambda: rows.tables(offline, commit))
     if changes and old:
         notices.on_version(job.label, old.version, number, changes)
     written = Written(
@@ -250,21 +267,13 @@ def _try_to_write(
         commit.snapshot,
         commit.written,
         replaced,
-        outside,
+        rows.outside,
         tuple(changes),
         superseded=commit.superseded,
-        known=len(rows) - commit.written,
+        known=rows.count - commit.written,
         are_events=plan.are_events,
     )
     return written, state
-
-
-def _repeats(offline: OfflineTable, rows: pa.Table, schema: Schema) -> tuple[Repeats, Repeats]:
-    """Count the rows that share join keys and event time; and, as a created time decides between them, those that share it too."""
-    repeats = offline.repeats(rows, schema)
-    return repeats, offline.repeats(
-        rows, schema, with_created=True
-    ) if repeats.rows and schema.created_time else repeats
 
 
 def _refuse_narrower(job: Job, changes: Sequence[Change]) -> None:
@@ -297,10 +306,11 @@ def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job
     # A later next_row_id means that rows were added since, by an adoption.
     if last is None or last.mode != job.mode or last.next_row_id != base.commit.next_row_id:
         return None
-    schema = infer(job.rows, job.roles, base.commit.schema)
+    table = job.given.table()
+    schema = infer(table, job.roles, base.commit.schema)
     if last.version != base.commit.version or difference(base.commit.schema, schema):
         return None
-    rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
+    rows, outside = rows_to_store(table, schema, job.interval, job.drop_nulls)
     if not len(rows) or last.written != len(rows):
         return None
     # A sample begins with the row written last, so its order is reversed to compare it with the frame.
@@ -310,84 +320,3 @@ def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job
         return None
     notice(f"{job.label}: the previous write stored exactly the same {plural(len(rows))}, so nothing was stored again.")
     return Written(job.label, last.version, last.number, 0, 0, outside, ()), state
-
-
-def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool | None) -> tuple[pa.Table, int]:
-    """Convert a frame's rows to the stored types of a schema, and cut them to an interval.
-
-    Args:
-        table: The frame; columns that are not in the schema are left out.
-        schema: The schema to convert to.
-        interval: Only rows with an event time inside it are kept.
-        drop_nulls: Leave out rows without an event time instead of refusing them; None: refuse, and do not mention this option.
-
-    Returns:
-        The rows, in the frame's order, and the number of rows outside the interval.
-
-    Raises:
-        DataError: A value does not fit its type, a time of day is not within one day, or an event time is missing or not in
-            the years 1 to 9999.
-    """
-    times = [schema.event_time, *([schema.created_time] if schema.created_time else [])]
-    rows = table.select(schema.names)
-    # Times are rounded up, so that an event with a finer time is not visible before it happened.
-    for field in times:
-        position = rows.column_names.index(field.name)
-        rows = rows.set_column(position, field.name, utc(field.name, rows[field.name], up=True))
-    check_times_of_day(rows)
-    rows = recast(recast(rows, _logical_but_times(schema)), schema.stored_types)
-    rows = _without_null_times(rows, schema.event_time.name, drop_nulls)
-    _check_range(rows, schema.event_time.name)
-    kept = _within(rows, schema.event_time.name, interval)
-    return kept, len(rows) - len(kept)
-
-
-def check_ids(rows: pa.Table, schema: Schema) -> None:
-    """Check that each event can be told from the others.
-
-    Raises:
-        DataError: A column of the source's event_id is null in a row.
-    """
-    for name in schema.key_names:
-        if missing := rows[name].null_count:
-            raise DataError(
-                f"{missing:,} of {len(rows):,} rows have no {name!r}, a column of event_id, so these events could not be told from "
-                "others. Fill it in, or leave those rows out.",
-                column=name,
-                rows=missing,
-            )
-
-
-def _logical_but_times(schema: Schema) -> list[pa.DataType]:
-    """Return the logical types of a schema, but the stored types of its time columns, which are converted to UTC already."""
-    times = {schema.event_time.name, schema.created_time.name if schema.created_time else None}
-    kinds = zip(schema, schema.stored_types, strict=True)
-    return [stored if field.name in times else field.type for field, stored in kinds]
-
-
-def _without_null_times(rows: pa.Table, name: str, drop_nulls: bool | None) -> pa.Table:
-    missing = rows[name].null_count
-    if not missing:
-        return rows
-    if drop_nulls:
-        return rows.filter(pc.is_valid(rows[name]))
-    raise DataError(
-        f"{missing:,} of {len(rows):,} rows have no {name!r}, so a join could not tell when they became true. "
-        + ("Fill it in." if drop_nulls is None else "Fill it in, or leave those rows out with write(drop_nulls=True)."),
-        column=name,
-        rows=missing,
-    )
-
-
-def _check_range(rows: pa.Table, name: str) -> None:
-    bounds = pc.min_max(rows[name].cast(pa.int64())).as_py()
-    if bounds["min"] is not None and not _FIRST <= bounds["min"] <= bounds["max"] <= _LAST:
-        raise DataError(f"Column {name!r} holds times before year 1 or after year 9999. Check its unit.", column=name)
-
-
-def _within(rows: pa.Table, name: str, interval: Interval) -> pa.Table:
-    moments = rows[name].cast(pa.int64())
-    if interval.start is not None:
-        rows = rows.filter(keep := pc.greater_equal(moments, interval.start))
-        moments = moments.filter(keep)
-    return rows if interval.end is None else rows.filter(pc.less_equal(moments, interval.end))

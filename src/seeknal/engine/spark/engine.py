@@ -118,9 +118,7 @@ class SparkEngine(DuckDBEngine):
         narrow = None if few is None else _stream(few)
         rows = self._tasks(parts, lambda batches: shuffle.read(work, parts, buckets, narrow, batches))
         if isinstance(work, Windows) and work.is_regrouped:
-            by_event = rows.groupBy("bucket")
-            with quiet():
-                rows = by_event.applyInArrow(lambda events: _table(shuffle.regroup(work, buckets, events)), pieces.DDL)
+            rows = grouped(rows, lambda events: shuffle.regroup(work, buckets, events))
         asked = mapped(spine, lambda batches: shuffle.cut_moments(work, buckets, batches))
         sides = asked.groupBy("bucket").cogroup(rows.groupBy("bucket"))
         with quiet():
@@ -155,6 +153,13 @@ def mapped(frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[
 
     with quiet():
         return frame.mapInArrow(lambda batches: pieces.reported(checked(batches)), pieces.DDL)
+
+
+def grouped(frame: DataFrame, run: Callable[[pa.Table], Iterator[pa.RecordBatch]]) -> DataFrame:
+    """Return the pieces that a function yields in executors for the pieces of each bucket."""
+    by_bucket = frame.groupBy("bucket")
+    with quiet():
+        return by_bucket.applyInArrow(lambda one: _table(run(one)), pieces.DDL)
 
 
 def _without_rows(wanted: Request) -> Request:

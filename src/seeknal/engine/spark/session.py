@@ -150,8 +150,11 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(what: str = "join the rows") -> Iterator[None]:
     """Raise an error of Spark as a StoreError.
+
+    Args:
+        what: What Spark could not do then.
 
     Raises:
         StoreError: Spark raised an error.
@@ -159,4 +162,4 @@ def explained() -> Iterator[None]:
     try:
         yield
     except _errors() as error:
-        raise StoreError(f"Spark could not join the rows: {str(error).strip()}") from error
+        raise StoreError(f"Spark could not {what}: {str(error).strip()}") from error

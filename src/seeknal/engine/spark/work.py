@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,6 +38,15 @@ class LocalEngine(DuckDBEngine):
         selftest.check(duck.connection)  # the libraries may be of other releases than those of the driver
         duck.connection.execute("SET threads = 1")
         super().__init__(duck)
+
+    @property
+    def duck(self) -> Duck:
+        """The DuckDB."""
+        return self._duck
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a new cursor."""
+        return self._duck.connection.cursor()
 
     def query(self, sql: str, **views: pa.Table) -> pa.Table:
         """Run SQL and return a table; Arrow tables passed by keyword are views of that name in the SQL."""

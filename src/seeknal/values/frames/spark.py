@@ -41,13 +41,13 @@ class InSpark(Frame):
 
     def table(self, names: Sequence[str] | None = None) -> pa.Table:
         """See `Frame.table`."""
-        with _reading():
+        with reading():
             table: pa.Table = self.select(self.names if names is None else names).toArrow()
         return table
 
     def schema(self, names: Sequence[str]) -> pa.Table:
         """Return a table of these columns without rows; nothing is evaluated."""
-        with _reading():
+        with reading():
             table: pa.Table = self.select(names).limit(0).toArrow()
         return table
 
@@ -71,7 +71,12 @@ class HeldFromSpark(InArrow):
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def reading() -> Iterator[None]:
+    """Raise an error of Spark as a DataError.
+
+    Raises:
+        DataError: Spark raised an error.
+    """
     from pyspark.errors import PySparkException
 
     try:
