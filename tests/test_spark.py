@@ -417,6 +417,21 @@ def test_spark_connect_gives_the_same_bits():
     assert done.stdout.strip().endswith("equal"), done.stderr
 
 
+def test_a_java_that_ends_at_once_is_quoted(tmp_path):
+    code = "from seeknal.engine.spark.session import open_session; open_session('local[1]')"
+    (tmp_path / "bin").mkdir()
+    java = tmp_path / "bin" / "java"
+    java.write_text(
+        "#!/bin/sh\necho 'openjdk version \"17\"' >&2\n[ $1 = -version ] || { echo no memory >&2; exit 1; }\n"
+    )
+    java.chmod(0o755)
+    env = {**os.environ, "JAVA_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert re.search(
+        r"StoreError: No Spark session can be started on local\[1\]: .*It wrote:\n.*no memory", done.stderr, re.DOTALL
+    )
+
+
 @IN_S3
 def test_a_killed_executor_of_a_cluster_changes_nothing():
     program = Path(__file__).with_name("spark_standalone.py")

@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _filtering = RLock()
+_LINES = 10
+"""The lines of Java that an error shows."""
 LOCAL = "local[*]"
 """The master if none is named and the process has no session."""
 OLDEST_JAVA = 17
@@ -69,16 +72,20 @@ def open_session(master: str | None) -> SparkSession:
         builder = Session.builder.remote(master)
     else:
         _check_java()
-        builder = Session.builder.appName("seeknal").master(master or LOCAL)
+        options = {"spark.app.name": "seeknal", "spark.master": master or LOCAL}
         if (master or LOCAL).startswith("local"):
             # By default the workers run python3, whichever that is.
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-            builder = builder.config(map=dict(_OWN))
+            options |= _OWN
+        builder = Session.builder.config(map={**options})
     try:
         with quiet():
             return builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError, ImportError) as error:
-        raise StoreError(f"No Spark session can be started on {master or LOCAL}: {error}") from error
+        told = f"No Spark session can be started on {master or LOCAL}: {error}"
+        if isinstance(error, PySparkException) and error.getCondition() == "JAVA_GATEWAY_EXITED":
+            told += f" {_last_lines(options)}"
+        raise StoreError(told) from error
 
 
 def _running(session: Any) -> SparkSession | None:
@@ -114,6 +121,22 @@ def _check_java() -> None:
         raise StoreError(
             f"Spark needs Java {OLDEST_JAVA} or later, and {there}. Install one, or set JAVA_HOME to its folder."
         )
+
+
+def _last_lines(options: Mapping[str, str]) -> str:
+    """Start Java once more, since it has ended at once, and return what it writes then."""
+    from pyspark import SparkConf
+    from pyspark.errors import PySparkException
+    from pyspark.java_gateway import launch_gateway
+
+    with tempfile.TemporaryFile() as file:
+        try:
+            launch_gateway(SparkConf(loadDefaults=False).setAll(list(options.items())), {"stderr": file}).shutdown()  # type: ignore[no-untyped-call]
+        except PySparkException:
+            file.seek(0)
+            lines = file.read().decode(errors="replace").strip().splitlines()[-_LINES:]
+            return "\n".join(["It wrote:", *lines]) if lines else "It wrote nothing."
+    return "Started once more, it did not end. Try again."
 
 
 def java_version() -> tuple[str, int]:
