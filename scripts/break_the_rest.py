@@ -654,7 +654,7 @@ MUTATIONS = (
     ),
     edge(
         "a write that is planned again leaves its files",
-        "        self.undo.callback(_remove, path)\n",
+        "        self.undo.callback(remove_new, path)\n",
         "",
         "offline/files.py",
         "a_write_that_lost_the_race_leaves_no_file_of_its_first_attempt",
