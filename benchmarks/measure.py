@@ -91,7 +91,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float
     """Wait for a process within its limits; return the limit that it exceeded, and its peak memory, children included."""
     started, most = time.monotonic(), 0.0
     while process.poll() is None:
-        most = max(most, sum(map(_resident, _family(process.pid))))
+        most = max(most, sum(map(resident, family(process.pid))))
         if most > limits.memory * 1000:
             return f"killed: over {limits.memory:g} GB", most
         if time.monotonic() - started > limits.seconds:
@@ -100,21 +100,32 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float
     return "", most
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants."""
     yield pid
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return
+    children: list[str] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():  # a child belongs to the thread that made it
+            children += (thread / "children").read_text(encoding="ascii").split()
     for child in children:
-        yield from _family(int(child))
+        yield from family(int(child))
 
 
-def _resident(pid: int) -> float:
+def resident(pid: int) -> float:
+    """Return how many MB of memory a process uses; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 2**20
     except (OSError, IndexError):
         return 0
+
+
+def processor_seconds(pid: int) -> float:
+    """Return how long a process and its descendants have kept a core busy, ended ones that were waited for included."""
+    ticks = 0
+    for one in family(pid):
+        with suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 import pyarrow as pa
+from measure import processor_seconds
 
 from seeknal import Count, Entity, FeatureLookup, FeatureStore, Materialization, Sum, WindowedGroup, config
 from seeknal.define.feature_group import FeatureGroup
@@ -93,9 +94,9 @@ def _print(ways: dict[str, Callable[[], object]], rows: int, what: str, rounds: 
     hashes = {}
     for turn in range(rounds + 1):  # the first, in which workers start and files are read from disk, does not count
         for name, run in ways.items():
-            began, cpu = time.perf_counter(), _cpu()
+            began, cpu = time.perf_counter(), processor_seconds(os.getpid())
             found = run()
-            took = time.perf_counter() - began, _cpu() - cpu
+            took = time.perf_counter() - began, processor_seconds(os.getpid()) - cpu
             if turn:
                 told[name].append(took)
             elif isinstance(found, pa.Table):
@@ -108,23 +109,6 @@ def _print(ways: dict[str, Callable[[], object]], rows: int, what: str, rounds: 
             f"{rows:>12,} {rows // 10:>8,}  {what:13} {name:16} {seconds:8.2f} {cpu:8.2f}  {seconds / base:6.1f}",
             flush=True,
         )
-
-
-def _cpu() -> float:
-    """Return the processor time of this process and all its descendants, ended ones included, in seconds."""
-    parents, times = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(entry.name)], times[int(entry.name)] = int(fields[1]), sum(map(int, fields[11:15]))
-    own = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in own} - own:
-        own |= more
-    return sum(times[pid] for pid in own if pid in times) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

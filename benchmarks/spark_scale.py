@@ -2,8 +2,8 @@
 
     python benchmarks/spark_scale.py --rows 10000000 30000000 100000000
 
-The spine has a tenth of the rows, and so has the group entities; it is read from Parquet, and the result is thrown away. For each size: seconds, the
-bytes that Spark shuffled, and the most memory that an executor with its Python workers, or the process of DuckDB, has used.
+The spine has a tenth of the rows, and so has the group entities; it is read from Parquet, and the result is thrown away. For each size: seconds, those of
+the processor, the bytes that Spark shuffled, and the most memory that an executor with its Python workers, or the process of DuckDB, has used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measure import family, processor_seconds, resident
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, config
 from seeknal.define.feature_group import FeatureGroup
@@ -65,7 +66,7 @@ def main() -> None:
         with spark_java.found(folder / "java"), cluster(folder / "cluster", memory=HEAP) as master:
             session = open_session(master)
             print(
-                f"{'rows':>12} {'spine':>11}  {'way':7} {'seconds':>8} {'us a row':>8} {'shuffled MB':>11} {'peak MB':>8}"
+                f"{'rows':>12} {'spine':>11}  {'way':7} {'seconds':>8} {'cpu':>8} {'cpu us a row':>12} {'shuffled MB':>11} {'peak MB':>8}"
             )
             for rows in (WARM_UP, *asked.rows):
                 _measure(folder / str(rows), session, master, rows)
@@ -82,28 +83,29 @@ def _measure(folder: Path, session, master: str, rows: int) -> None:  # noqa: AN
     on_spark = FeatureStore.of(replace(store.settings, engine="spark", spark=master))
     before = _shuffled(session)
     with _peak() as peak:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), processor_seconds(os.getpid())
         frame = on_spark.features.training_set([FeatureLookup(_group())], session.read.parquet(str(spine)), "at")
         frame.write.format("noop").mode("overwrite").save()
-        seconds = time.perf_counter() - began
-    _print(rows, "Spark", seconds, (_shuffled(session) - before) / 1e6, peak[0])
+        seconds, busy = time.perf_counter() - began, processor_seconds(os.getpid()) - busy
+    _print(rows, "Spark", (seconds, busy), (_shuffled(session) - before) / 1e6, peak[0])
     told = subprocess.run(
         [sys.executable, __file__, "--on-duckdb", str(folder / "home"), str(spine)],
         capture_output=True,
         text=True,
         check=True,
     )
-    seconds, used = json.loads(told.stdout)
-    _print(rows, "DuckDB", seconds, None, used)
+    seconds, busy, used = json.loads(told.stdout)
+    _print(rows, "DuckDB", (seconds, busy), None, used)
 
 
 def _on_duckdb(home: Path, spine: Path) -> None:
     """Join in this process, and print the seconds and the most memory."""
     store = FeatureStore.of(replace(config.load(home=home), engine="duckdb"))
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     for _ in store.features.stream([FeatureLookup(_group())], pq.ParquetDataset(spine).read(), "at"):
         pass
-    print(json.dumps([time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    took = time.perf_counter() - began, time.process_time() - busy
+    print(json.dumps([*took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 
 
 def _group() -> FeatureGroup:
@@ -122,10 +124,13 @@ def _batches(rows: int, users: int, seed: int = 0) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch([pa.array(random.integers(0, users, count)), at, *values], schema=_SCHEMA)
 
 
-def _print(rows: int, way: str, seconds: float, shuffled: float | None, peak: float) -> None:
+def _print(rows: int, way: str, took: tuple[float, float], shuffled: float | None, peak: float) -> None:
     moved = "" if shuffled is None else f"{shuffled:,.0f}"
-    each = 1e6 * seconds / rows
-    print(f"{rows:>12,} {rows // 10:>11,}  {way:7} {seconds:8.1f} {each:8.2f} {moved:>11} {peak:8,.0f}", flush=True)
+    seconds, busy = took
+    print(
+        f"{rows:>12,} {rows // 10:>11,}  {way:7} {seconds:8.1f} {busy:8.1f} {1e6 * busy / rows:12.2f} {moved:>11} {peak:8,.0f}",
+        flush=True,
+    )
 
 
 def _shuffled(session) -> int:  # noqa: ANN001
@@ -153,25 +158,12 @@ def _peak() -> Iterator[list[float]]:
 
 
 def _of_executors() -> list[float]:
-    """Return the MB of memory of each executor of this machine with its descendants; what they share is counted once for each."""
-    parents, sizes, executors = {}, {}, []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            pid = int(entry.name)
-            parents[pid], sizes[pid] = int(status["PPid"]), int(status.get("VmRSS", "0 kB").split()[0]) / 1024
-            if b"CoarseGrainedExecutorBackend" in command:
-                executors.append(pid)
+    """Return the MB of memory of each executor with its Python workers; what they share is counted once for each."""
     found = []
-    for executor in executors:
-        own = {executor}
-        while more := {pid for pid, parent in parents.items() if parent in own} - own:
-            own |= more
-        found.append(sum(sizes[pid] for pid in own))
+    for pid in family(os.getpid()):
+        with suppress(OSError):
+            if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(sum(map(resident, family(pid))))
     return found
 
 
