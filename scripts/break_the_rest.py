@@ -591,8 +591,8 @@ MUTATIONS = (
     ),
     edge(
         "a killed deletion is not recovered from",
-        "if recorded > last:",
-        "if False:",
+        "if recorded > last:  # a killed",
+        "if False:  # a killed",
         "registry/catalog.py",
         "a_group_whose_deletion_was_killed_starts_anew_with_the_next_write",
     ),
@@ -681,6 +681,29 @@ MUTATIONS = (
         "if path.name in known or path]",
         "offline/spare.py",
         ("test_object_machines.py::test_what_another_machine_may_still_write_or_read_is_removed_only_a_day_later",),
+    ),
+    Mutation(
+        "a vacuum removes what another machine commits while it runs",
+        "mentioned_files(root, max(snapshot.number for snapshot in needed))",
+        "mentioned_files(root)",
+        "offline/spare.py",
+        ("test_object_machines.py::test_what_another_machine_commits_during_a_vacuum_stays",),
+    ),
+    Mutation(
+        "a write puts files into the folder of a table that was deleted",
+        "        if self.root != base.root:\n",
+        "        if False:\n",
+        "offline/table.py",
+        (
+            "test_object_machines.py::test_a_table_that_was_looked_at_before_it_was_deleted_writes_nothing_for_the_next_one",
+        ),
+    ),
+    Mutation(
+        "a table that is being deleted is read from what is left of it",
+        "if not identity and is_shared(root):",
+        "if False:",
+        "offline/log.py",
+        ("test_object_machines.py::test_what_is_left_of_a_table_that_is_being_deleted_is_not_read_as_a_table",),
     ),
     Mutation(
         "a vacuum removes what another machine reads",

@@ -16,7 +16,7 @@ import pytest
 
 from contract.world import HOUR, NOON, rows, write, written
 from seeknal.define.schema import Schema
-from seeknal.offline import OfflineTable, Write, spare, trimming
+from seeknal.offline import OfflineTable, Snapshot, Write, spare, trimming
 from seeknal.offline.entries import actions_of, packed
 from seeknal.offline.log import read_commits
 from seeknal.offline.scans import scan_stored
@@ -116,6 +116,40 @@ def test_a_commit_to_a_table_that_another_machine_deleted_is_not_in_the_next_tab
     assert all(
         key.startswith(f"{fresh.root.key}/") or key.endswith("current.json") for key in store.client.under("tables")
     )
+
+
+def test_a_table_that_was_looked_at_before_it_was_deleted_writes_nothing_for_the_next_one(s3, tmp_path):
+    first, second = (machine(s3, tmp_path / name) for name in ("first", "second"))
+    append(first, 0)
+    assert xs(first) == [0]
+    second.location.end_table(ObjectLocation(second.location.store, "trash").at("one"))
+    append(second, 7)
+    given = pa.table({"k": [1], "at": pa.array([0], UTC), "x": [2]})
+    with pytest.raises(Conflict, match="was deleted meanwhile"):
+        first.write(second.newest(), Write(given, SCHEMA, 1, "append", Interval()))
+    assert xs(machine(s3, tmp_path / "reader")) == [7]
+
+
+def test_what_is_left_of_a_table_that_is_being_deleted_is_not_read_as_a_table(s3, tmp_path):
+    first, second = (machine(s3, tmp_path / name) for name in ("first", "second"))
+    append(first, 0)
+    append(first, 1)
+    assert xs(second) == [0, 1]  # whose log entries are in memory from now on
+    (first.root / "_delta_log" / f"{0:020}.json").unlink()  # the first step of a deletion
+    with pytest.raises(Conflict, match="was deleted meanwhile"):
+        second.snapshot()
+
+
+def test_what_another_machine_commits_during_a_vacuum_stays(s3, tmp_path):
+    first, second = (machine(s3, tmp_path / name) for name in ("first", "second"))
+    append(first, 0)
+
+    def commit() -> list[Snapshot]:
+        append(second, 1)
+        return []
+
+    assert first.vacuum(commit) == []
+    assert xs(machine(s3, tmp_path / "reader")) == [0, 1]
 
 
 def test_what_another_machine_may_still_write_or_read_is_removed_only_a_day_later(s3, tmp_path, monkeypatch):

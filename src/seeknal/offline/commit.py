@@ -155,7 +155,12 @@ def check_newest(base: Snapshot) -> None:
         Conflict: Another writer committed since, or the table was deleted.
     """
     check_table(base.root, base.identity)
-    if latest(base.root) != base.number:
+    try:
+        newest = latest(base.root)
+    except StoreError as error:  # it is gone since, or the storage does not answer
+        check_table(base.root, base.identity, error)
+        raise
+    if newest != base.number:
         raise Conflict(f"Another writer changed {base.root} first.")
 
 

@@ -21,7 +21,8 @@ from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.entries import actions_of, check_table, entries, entry_of, latest, one_table, packed
 from seeknal.system.delta_log import newest
-from seeknal.system.stored_paths import StoredPath, backing_of, plain, readable
+from seeknal.system.retry import Conflict
+from seeknal.system.stored_paths import StoredPath, backing_of, is_shared, plain, readable
 from seeknal.values.times import Interval, instant
 
 METADATA = "seeknal"
@@ -264,6 +265,9 @@ def read_snapshot(root: StoredPath, number: int | None = None, files: tuple[Data
         StoreError: The log cannot be read, or another program turned on a feature of Delta Lake that Seeknal cannot read.
     """
     with one_table(root) as identity:
+        # A deletion removes the first entry first. The others may still be read, and log entries are kept in memory.
+        if not identity and is_shared(root):
+            raise Conflict(f"The table {root} was deleted meanwhile, or is just being made.")
         if number is None:
             found = _opened(root)
         else:
@@ -436,10 +440,10 @@ def read_commits(root: StoredPath, after: int) -> list[Commit]:
     return [commit for commit in found if commit]
 
 
-def mentioned_files(root: StoredPath) -> set[str]:
-    """Return the names of all files that any commit ever added."""
+def mentioned_files(root: StoredPath, last: int | None = None) -> set[str]:
+    """Return the names of all files that any commit ever added, up to a snapshot; None: the newest."""
     found: set[str] = set()
-    for number, actions in entries(root, 0, latest(root)):
+    for number, actions in entries(root, 0, latest(root) if last is None else last):
         found |= {unquote(action["add"]["path"]) for action in actions if "add" in action}
         if commit := commit_in(actions, number):
             found |= {file.path for files in commit.rewritten.values() for file in files}

@@ -8,7 +8,7 @@ snapshot lately may still be read.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 from seeknal.offline.entries import entries, latest
@@ -20,14 +20,20 @@ GRACE = DAY
 """For how many microseconds a file in an object store is left alone. A writer or reader that takes longer fails with an error."""
 
 
-def spare_files(root: StoredPath, needed: Iterable[Snapshot]) -> list[DataFile]:
-    """List the files that none of some snapshots has and no writer may be about to commit, without row counts and event times."""
+def spare_files(root: StoredPath, needed: Sequence[Snapshot]) -> list[DataFile]:
+    """List the files that none of some snapshots has and no writer may be about to commit, without row counts and event times.
+
+    Args:
+        root: The folder of the table.
+        needed: The snapshots, the newest among them.
+    """
     # Listed before the log is read: a file that is committed in between is then found in the log.
     there = _data_files(root)
     names = {file.path for snapshot in needed for file in snapshot.files}
     spare = [path for path in there if path.name not in names]
     if is_shared(root):
-        known = mentioned_files(root)
+        # Another machine may have committed since the newest of the snapshots was read: what only later commits mention stays.
+        known = mentioned_files(root, max(snapshot.number for snapshot in needed))
         spare = [path for path in spare if path.name in known or is_old(path.stat())]
     return [DataFile(path.name, path.stat().st_size, 0, None, None) for path in spare]
 

@@ -474,6 +474,9 @@ class OfflineTable:
             Conflict: `base` is no longer the newest snapshot, so its files may be gone; or the table was deleted meanwhile.
             StoreError: The rows could not be read or written.
         """
+        # In an object store, each table has a folder of its own, and this one may be that of a table that was deleted before `base` was read.
+        if self.root != base.root:
+            raise Conflict(f"The table {self.root} was deleted meanwhile.")
         check_writable(self.root)
         try:
             with ExitStack() as undo:

@@ -119,12 +119,19 @@ class Catalog(Finder):
 
         Returns:
             The commits that could not be added now, for example because the disk is full. They are stored all the same.
+
+        Raises:
+            GroupDeletedError: The group was deleted.
         """
         if record.windowed:
             return []
         self.gate.commit(record)
         log, recorded = self.log(record), self.registry.last_snapshot(record)
         last = log.newest()
+        if recorded > last:
+            self.lifetimes.check(record)  # if the group is being deleted, its table goes first
+            log = self.log(record)
+            last = log.newest()
         if recorded > last:  # a killed deletion removed the table, but not its entries in the registry
             self.registry.forget_snapshots(record)
             recorded = -1
