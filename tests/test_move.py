@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import obstore
 import pytest
 
 from contract.world import HOUR, NOON, group, history, python, rows, seen, write
+from faults import Proxy
 from seeknal import (
+    DefinitionError,
     Entity,
     FeatureLookup,
     FeatureStore,
@@ -34,10 +35,10 @@ LATER = NOON + 20 * HOUR
 
 
 @pytest.fixture
-def full(home: Path, valkey_url: str) -> Iterator[FeatureStore]:
+def full(home: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     """A home with several snapshots and versions, an erasure, online rows in Redis, and a training set whose rows are kept."""
-    store = FeatureStore(home, online_store=valkey_url)
-    os.environ["SEEKNAL_ONLINE_STORE"] = valkey_url
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", valkey_url)
+    store = FeatureStore(home)
     write(group(), rows(1, 2))
     write(group(), rows(3, extra=["a"], times=[NOON + 9 * HOUR]), mode="append")
     write(group(), rows(4, user=2, extra=["b"]), mode="merge")
@@ -45,8 +46,7 @@ def full(home: Path, valkey_url: str) -> Iterator[FeatureStore]:
     store.groups.erase("spend", {"user_id": 2})
     store.tables.serve([FeatureLookup("spend", features=["x"])], "serving")
     store.training_sets.save("kept", Inquiry([FeatureLookup("shop/spend")]), keep_rows=True)
-    yield store
-    del os.environ["SEEKNAL_ONLINE_STORE"]
+    return store
 
 
 def apply(monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...]) -> None:
@@ -271,3 +271,38 @@ def test_a_moved_registry_can_be_brought_back_to_a_file(full, home, postgres_url
     assert answers(home) == before
     write(group(), rows(9, extra=["c"], times=[LATER]), mode="append")
     assert seen(group(), LATER) == [9]
+
+
+def test_a_place_that_returns_other_bytes_than_were_written_ends_the_move_and_changes_nothing(
+    full, home, s3, seaweed, monkeypatch
+):
+    before, direct = answers(home), seaweed.client(s3.removeprefix("s3://"))
+
+    def spoil() -> None:
+        for one in (one for some in obstore.list(direct) for one in some if one["path"].endswith(".parquet")):
+            obstore.put(direct, one["path"], b"0" * one["size"])
+
+    with Proxy(seaweed.port).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.fail("GET", r"\.parquet", spoil)
+        with pytest.raises(StoreError, match=r"is missing, or is not what was written there\..* The home is as it was"):
+            move(config.load(), storage=s3)
+        assert answers(home) == before
+        apply(monkeypatch, move(config.load(), storage=s3).settings)
+        assert answers(home) == before
+
+
+def test_a_place_or_a_registry_of_others_is_refused_before_anything_is_copied(full, home, s3, postgres_url, tmp_path):
+    other = FeatureStore(tmp_path / "other", storage=s3, registry=postgres_url)
+    other.groups.write(plain("theirs"), rows(1))
+    with pytest.raises(DefinitionError, match=r"belongs to another home\. Choose another prefix"):
+        move(config.load(), storage=s3)
+    with pytest.raises(StoreError, match="is that of another home"):
+        move(config.load(), storage=f"{s3}/free", registry=postgres_url)
+    other.core.storage.store.client.delete(["seeknal.json"])
+    with pytest.raises(DefinitionError, match="has objects that are not of a move"):
+        move(config.load(), storage=s3)
+    with pytest.raises(DefinitionError, match="Say where to: --storage"):
+        move(config.load())
+    assert not (home / "moving.jsonl").exists()
+    assert [one.label for one in full.groups.all()] == ["shop/other", "shop/spend"]

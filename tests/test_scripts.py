@@ -21,7 +21,7 @@ SMALL = {
         f"--kills 4 --readers 2 --entities 2000 --warm-up 1 {more}"
         for more in ("", "--moves", "--store redis", "--store redis --moves")
     ],
-    "kill_movers.py": ["--moves 1 --kills 3 --rows 2000"],
+    "kill_movers.py": ["--moves 1 --kills 2 --rows 500"],
     "kill_pushers.py": ["--seconds 15"],
     "kill_services.py": ["--away 4 --ways 1 --replicas 2 --updates 1"],
     "kill_sources.py": ["--kills 4", "--kills 4 --store redis"],

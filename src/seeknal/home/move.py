@@ -233,8 +233,10 @@ class _Move:
     def run(self) -> MovedHome:
         """Move what is not moved yet."""
         if (self._plan.storage or self._plan.registry) and not self._is_open():
-            if self._target and self._target.home is None:  # before another process can take it for a new one
-                self._target.take(self._begin_registry, writes=True)
+            if self._target:
+                self._target.check_free(self._name)
+                if self._target.home is None:  # before another process can take it for a new one
+                    self._target.take(self._begin_registry, writes=True)
             if self._plan.storage:
                 self._begin_place(self._plan.storage)
                 self._carry_in_use()

@@ -86,6 +86,15 @@ class PostgresRegistry(PostgresDatabase, SqlRegistry):
             "schema to the URL: ?schema=NAME."
         )
 
+    def check_free(self, home: str) -> None:
+        """Check that a home may be moved here: nobody uses the registry, or that home does.
+
+        Raises:
+            StoreError: It is the registry of another home.
+        """
+        if (found := self.home) not in {None, home, _MOVING + home}:
+            raise self._refused(found)
+
     def begin_move(self, db: Connection, home: str) -> None:
         """Let nobody use the registry until `end_move`, in a transaction that copies the rows of a home to it.
 
