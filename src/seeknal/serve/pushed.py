@@ -149,4 +149,7 @@ def until_level(read: Callable[[], T]) -> T:
                 error.rows.excuse(error.snapshot)
             seen.update([one] if error.was_loaded else [])
             time.sleep(_STEP)
-    raise StoreError("What was pushed is being committed by another process, which does not end. Try again.")
+    raise StoreError(
+        "A commit of rows that were just pushed does not end, so it is not known yet whether the online rows have them: the offline tables "
+        "may be away. Try again."
+    )

@@ -37,7 +37,7 @@ AS_OPTIONS = {
     "max_retries": f"{_RETRIES}",
     "retry_timeout": f"{_PATIENCE.seconds}s",
     "backoff_config.init_backoff": "100ms",
-    "backoff_config.max_backoff": "5s",
+    "backoff_config.max_backoff": "2s",
     "backoff_config.base": "2",
 }
 """The same for deltalake."""
@@ -207,7 +207,7 @@ class ObjectClient:
 
 
 def _retries() -> RetryConfig:
-    backoff: BackoffConfig = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
+    backoff: BackoffConfig = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2}
     return {"max_retries": _RETRIES, "retry_timeout": _PATIENCE, "backoff": backoff}
 
 
