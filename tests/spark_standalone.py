@@ -1,4 +1,4 @@
-"""A join and a write on a standalone master with two workers, an executor of which is killed each time; run as a program, since a process has one session.
+"""A join that is written, on a standalone master with two workers, an executor of which is killed; run as a program, since a process has one session.
 
 The Java is the one of a package.
 """
@@ -86,7 +86,7 @@ def main(folder: Path) -> None:
         on_duckdb.groups.write(group, table, mode="append")
     spine = pa.table({**drawn(2000), "row": range(2000)})
     asked = [FeatureLookup(group)]
-    expected = content_hash(on_duckdb.features.training_set(asked, spine, "at"))
+    expected = on_duckdb.features.training_set(asked, spine, "at")
     with cluster(folder) as master:
         on_spark = FeatureStore.of(replace(settings, engine="spark", spark=master))
         session = open_session(master)
@@ -94,20 +94,15 @@ def main(folder: Path) -> None:
         marker = folder / "killed"
         frame = session.createDataFrame(spine).repartitionByRange(4, "row").sortWithinPartitions("row")
         frame = frame.mapInArrow(killing(marker), frame.schema)
-        found = on_spark.features.training_set(asked, frame, "at").toArrow().sort_by("row")
+        # The join is evaluated when its result is written.
+        on_spark.groups.write(replace(group, name="joined"), on_spark.features.training_set(asked, frame, "at"))
         assert marker.exists()
-        assert content_hash(found) == expected
-        # The rows that the executor has kept for the write are lost with it, too.
-        again = session.createDataFrame(spine).repartitionByRange(4, "row").sortWithinPartitions("row")
-        again = again.mapInArrow(killing(folder / "killed too"), again.schema)
-        on_spark.groups.write(replace(group, name="copy"), again)
-        assert (folder / "killed too").exists()
-        copy = on_spark.core.catalog.offline("shop", "copy")
-        (rows,) = copy.columns(copy.snapshot().files, ["user", "at", "row", "_seeknal_row_id"])
-        assert sorted(rows["_seeknal_row_id"].to_pylist()) == list(range(2000))
-        assert content_hash(rows.select(spine.column_names).sort_by("row")) == content_hash(spine)
+        joined = on_spark.core.catalog.offline("shop", "joined")
+        found = pa.concat_tables(joined.columns(joined.snapshot().files, [*expected.column_names, "_seeknal_row_id"]))
+        assert sorted(found["_seeknal_row_id"].to_pylist()) == list(range(2000))
+        assert content_hash(found.select(expected.column_names).sort_by("row")) == content_hash(expected)
         executors = [path for path in folder.glob("worker-*/app-*/*") if path.is_dir()]
-        assert len(executors) == 4, executors  # two, and one in the place of each that was killed
+        assert len(executors) == 3, executors  # two, and one in the place of the one that was killed
         session.stop()
     sys.stdout.write("equal\n")
 
@@ -116,4 +111,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "java").mkdir()
         spark_java.from_wheel(Path(name) / "java")
+        os.environ.update(spark_java.LIGHT)
         main(Path(name))

@@ -33,14 +33,14 @@ from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import Roles
 from seeknal.engine.spark import writing
 from seeknal.errors import SeeknalError
-from seeknal.offline import plan
+from seeknal.offline import Snapshot, plan
 from seeknal.values.content_hash import content_hash
 from seeknal.values.frames import opened
 from seeknal.values.frames.spark import InSpark
 from seeknal.values.times import Interval
 from seeknal.values.types import UTC
 from seeknal.write.distributed import InExecutors
-from seeknal.write.given import Asked
+from seeknal.write.given import Asked, Checked
 from servers import wait_for
 from test_spark import workers
 
@@ -232,6 +232,23 @@ def test_workers_that_are_killed_in_mid_write_change_nothing(spark, on_spark):
     pytest.fail("no task failed")
 
 
+def test_rows_that_are_lost_with_an_executor_are_computed_again(spark, on_spark):
+    given, offline = table(100), on_spark.core.catalog.offline("shop", "spend")
+    on_spark.groups.write(group(), given[:0])
+    base = offline.snapshot()
+    rows = checked(InExecutors(opened(spark.createDataFrame(given)), None), base)
+    spark.catalog.clearCache()  # as if the executors were lost
+    offline.write(base, rows.to_write(offline, 1))
+    assert content_hash(stored(on_spark).select(given.column_names).sort_by("user")) == content_hash(
+        given.sort_by("user")
+    )
+
+
+def checked(given: InExecutors, base: Snapshot) -> Checked:
+    schema = given.schema(Roles("spend", ("user",), "at"), base.commit.schema)
+    return given.checked(schema, Asked("append", Interval(), drop_nulls=False, event_id=None))
+
+
 def test_rows_that_differ_when_they_are_computed_again_are_an_error_and_nothing_is_stored(spark, on_spark):
     on_spark.groups.write(group(), table(10))
     offline = on_spark.core.catalog.offline("shop", "spend")
@@ -243,9 +260,7 @@ def test_rows_that_differ_when_they_are_computed_again_are_an_error_and_nothing_
             yield batch.set_column(batch.schema.get_field_index("x"), "x", random)
 
     frame = spark.createDataFrame(table(100))
-    given = InExecutors(opened(frame.mapInArrow(drawn, frame.schema)), None)
-    schema = given.schema(Roles("spend", ("user",), "at"), base.commit.schema)
-    rows = given.checked(schema, Asked("append", Interval(), drop_nulls=False, event_id=None))
+    rows = checked(InExecutors(opened(frame.mapInArrow(drawn, frame.schema)), None), base)
     spark.catalog.clearCache()  # as if the executors were lost
     with pytest.raises(StoreError, match="had other rows when some of them were computed again"):
         offline.write(base, rows.to_write(offline, 1))
