@@ -43,6 +43,11 @@ def main() -> None:
         found = on_spark.features.training_set(asked, spark.createDataFrame(spine), "at")
         assert type(found).__module__.startswith("pyspark.sql.connect")
         assert content_hash(found.toArrow().sort_by("row")) == expected
+    copy = replace(group, name="copy")
+    on_spark.groups.write(copy, spark.createDataFrame(spine))
+    found = on_duckdb.core.catalog.offline("shop", "copy")
+    (rows,) = found.columns(found.snapshot().files, spine.column_names)
+    assert content_hash(rows.sort_by("row")) == content_hash(spine)
     spark.stop()
     sys.stdout.write("equal\n")
 

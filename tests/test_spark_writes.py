@@ -36,7 +36,7 @@ from seeknal.errors import SeeknalError
 from seeknal.offline import Snapshot, plan
 from seeknal.values.content_hash import content_hash
 from seeknal.values.frames import opened
-from seeknal.values.frames.spark import InSpark
+from seeknal.values.frames.spark import InSpark, in_spark_types
 from seeknal.values.times import Interval
 from seeknal.values.types import UTC
 from seeknal.write.distributed import InExecutors
@@ -173,6 +173,23 @@ CASES = {
     "a column that is missing": [(FIRST.drop_columns("at"), {})],
 }
 """For each case the writes, one after the other: the frame and the options."""
+
+
+def test_every_type_of_spark_is_written_by_executors_as_it_is_from_a_table(spark, on_spark):
+    from test_types_page import frame
+
+    given = spark.createDataFrame(in_spark_types(frame().drop_columns(["null, declared as int64"])))
+    table = given.toArrow()
+    with patch.object(InSpark, "table", side_effect=AssertionError):
+        for name, one in (("one", table), ("two", given)):
+            on_spark.groups.write(FeatureGroup(name, Entity("user", ["user_id"]), Materialization("at"), "shop"), one)
+    schemas = [on_spark.groups.version(name).schema for name in ("one", "two")]
+    assert schemas[0] == schemas[1]
+    hashes = {
+        content_hash(stored(on_spark, name).sort_by("user_id").drop_columns("_seeknal_row_id"))
+        for name in ("one", "two")
+    }
+    assert len(hashes) == 1
 
 
 IN_THE_DRIVER = {"decimals that need another scale", "nulls of another type", "times in text", "dates, then times"}

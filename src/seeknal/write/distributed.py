@@ -159,8 +159,13 @@ class _Kept:
             chosen: DataFrame = frame.select(schema.names)
             self._rows = mapped(chosen, lambda batches: executors.kept(schema, interval, at, batches))
             self._rows = self._rows.persist(StorageLevel.DISK_ONLY)
-            told = self._rows.where(f"bucket <> {ROWS} OR error IS NOT NULL").toArrow()
-        pieces.unpacked(told.filter(pc.is_valid(told["error"])))
+        try:
+            with reading():
+                told = self._rows.where(f"bucket <> {ROWS} OR error IS NOT NULL").toArrow()
+            pieces.unpacked(told.filter(pc.is_valid(told["error"])))
+        except BaseException:
+            self.close()
+            raise
         self._misfits, days, totals = (pieces_of(told, kind) for kind in (MISFITS, DAYS, TOTALS))
         self._days = summed(pa.concat_tables([NO_DAYS, *days])).sort_by("day")
         self._totals = pa.concat_tables([executors.no_totals(schema), *totals])

@@ -85,7 +85,6 @@ class Spans:
         np.add.at(counts, days["day"].to_numpy(), days["rows"].to_numpy())
         intervals = cut_days(counts)
         starts = tuple(one.start for one in intervals[1:] if one.start is not None)
-        whole = cls(starts, (1,) * len(intervals))
         each = np.bincount(
             np.searchsorted(days_of(np.array(starts, np.int64)), np.arange(len(counts)), side="right"),
             counts,
@@ -93,7 +92,7 @@ class Spans:
         )
         most = min(_MOST, max(1, _MOST_BYTES * int(counts.sum()) // max(1, size)))
         shares = [next((n for n in (1, 2, 4, 8) if rows <= n * most), _SHARES) for rows in each]
-        return cls(whole.starts, tuple(shares))
+        return cls(starts, tuple(shares))
 
     @property
     def count(self) -> int:
