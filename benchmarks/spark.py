@@ -1,9 +1,9 @@
 """Training sets on Spark beside DuckDB: the same group, even and with a fifth of its rows in one entity, in one run.
 
-    python benchmarks/spark.py [--rows 1000000 10000000] [--spine 1000000] [--master local[2]] [--rounds 3]
+    python benchmarks/spark.py [--rows 1000000 10000000] [--spine 1000000] [--master local[2]] [--rounds 3] [--what joins writes]
 
 Each way is measured in turn, `rounds` times. Seconds of processor time are those of this process, the JVM and its Python workers. Answers are
-compared by their content hash; those that differ end the run.
+compared by their content hash, and writes by their number of rows; those that differ end the run.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--spine", type=int, default=1_000_000)
     parser.add_argument("--master", default="local[2]")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--what", nargs="+", choices=["joins", "writes"], default=["joins", "writes"])
     asked = parser.parse_args()
     session = open_session(asked.master)
     session.conf.set("spark.sql.shuffle.partitions", "16")
@@ -48,8 +49,10 @@ def main() -> None:
             for engine in ("duckdb", "spark")
         }
         for rows in asked.rows:
-            for share in (0.0, 0.2):
+            for share in (0.0, 0.2) if "joins" in asked.what else ():
                 _measure(stores, session, rows, share, asked)
+            if "writes" in asked.what:
+                _measure_writes(stores, session, rows, asked.rounds)
 
 
 def _measure(stores: dict[str, FeatureStore], session, rows: int, share: float, asked: argparse.Namespace) -> None:  # noqa: ANN001
@@ -82,6 +85,25 @@ def _measure(stores: dict[str, FeatureStore], session, rows: int, share: float, 
         }
         _print(ways, rows, f"{what}{' skew' if share else ''}", asked.rounds)
     of_spark.unpersist()
+
+
+def _measure_writes(stores: dict[str, FeatureStore], session, rows: int, rounds: int) -> None:  # noqa: ANN001
+    """Measure how long a Spark DataFrame takes to be written, from its evaluation on, beside a table in memory."""
+    days = f"timestamp_micros({START} + cast(rand(1) * {DAYS * DAY} as bigint)) as at"
+    features = [f"rand({i + 3}) as x{i}" for i in range(FEATURES)]
+    frame = session.range(rows).selectExpr(f"cast(rand(2) * {rows // 10} as bigint) as user", days, *features)
+    table = frame.toArrow()
+
+    def written(engine: str, given: pa.Table | object) -> pa.Table:
+        group = FeatureGroup("written", Entity("user", ["user"]), Materialization("at"), engine)
+        return pa.table({"rows": [stores[engine].groups.write(group, given).rows]})
+
+    ways = {
+        "DuckDB": lambda: written("duckdb", table),
+        "Spark, collected": lambda: written("duckdb", frame.toArrow()),
+        "Spark, DataFrame": lambda: written("spark", frame),
+    }
+    _print(ways, rows, "write", rounds)
 
 
 def _drawn(random: np.random.Generator, count: int, keys: int, share: float) -> dict[str, pa.Array]:
