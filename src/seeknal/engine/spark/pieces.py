@@ -96,8 +96,11 @@ def packed(table: pa.Table, bucket: int = 0) -> pa.RecordBatch:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
+    written = sink.getvalue()
+    ends = pa.py_buffer(np.array([0, written.size], np.int32))
+    data = pa.Array.from_buffers(pa.binary(), 1, [None, ends, written])  # without a copy
     return pa.RecordBatch.from_arrays(
-        [pa.array([bucket], pa.int32()), pa.array([sink.getvalue().to_pybytes()]), pa.nulls(1, pa.string())],
+        [pa.array([bucket], pa.int32()), data, pa.nulls(1, pa.string())],
         schema=SCHEMA,
     )
 
