@@ -164,6 +164,17 @@ def check_newest(base: Snapshot) -> None:
         raise Conflict(f"Another writer changed {base.root} first.")
 
 
+def known_commit(snapshot: Snapshot) -> Commit:
+    """Return the newest commit of Seeknal up to a snapshot.
+
+    Raises:
+        StoreError: There is none.
+    """
+    if snapshot.commit is None:
+        raise StoreError(f"Nothing was written to {snapshot.root} yet.")
+    return snapshot.commit
+
+
 def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
     """Commit the next snapshot, and keep its files unless it is certain that the commit did not happen.
 

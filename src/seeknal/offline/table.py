@@ -27,6 +27,7 @@ from seeknal.offline.commit import (
     commit_files,
     commit_properties,
     create_table,
+    known_commit,
     lacking,
     refuse_properties,
 )
@@ -206,7 +207,7 @@ class OfflineTable:
             StoreError: Files that they replaced are gone, so new rows cannot be told from copies; or the write failed.
         """
         base = read_snapshot(self.root)
-        commit = _known(base)
+        commit = known_commit(base)
         if commit != foreign.commit or base.number != foreign.every[-1].number:
             raise Conflict(f"Another writer changed {self.root} first.")
         removed = [file for file in base.files if file.path in foreign.added]
@@ -285,8 +286,8 @@ class OfflineTable:
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
-        commit = _known(old)
-        is_same = commit.schema == _known(base).schema
+        commit = known_commit(old)
+        is_same = commit.schema == known_commit(base).schema
         removed, added = comparisons.differing_files(base, old) if is_same else (base.files, old.files)
         if any(file.below is not None for file in added):  # a commit adds whole files, and these hold later rows too
             raise StoreError(
@@ -313,7 +314,7 @@ class OfflineTable:
 
     def _put_together(self, base: Snapshot, groups: Sequence[Sequence[DataFile]]) -> Commit | None:
         """Compact each group of files on its own, in one commit; return None if there is nothing to do."""
-        commit = _known(base)
+        commit = known_commit(base)
         with self.reading(), self._new_files(base) as undo:
             parts = [(files, self._sorted(files, commit.schema)) for files in groups]
             # A single file that would become a single file again is not rewritten.
@@ -353,7 +354,7 @@ class OfflineTable:
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
-        commit = _known(base)
+        commit = known_commit(base)
         every = {file.key: file for snapshot in (base, *others) for file in snapshot.files}
         with self.reading(), self._new_files(base) as undo:
             hit = [file for file in every.values() if self._holds(file, entities)]
@@ -494,9 +495,3 @@ class OfflineTable:
 
 def _ends(files: Iterable[DataFile]) -> list[int]:
     return [file.end for file in files if file.end is not None]
-
-
-def _known(snapshot: Snapshot) -> Commit:
-    if snapshot.commit is None:
-        raise StoreError(f"Nothing was written to {snapshot.root} yet.")
-    return snapshot.commit

@@ -10,7 +10,7 @@ from functools import reduce
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, StoreError, notice
 from seeknal.names import check_entity, quoted, split_label
@@ -26,7 +26,6 @@ from seeknal.registry.records import SnapshotRecord
 from seeknal.registry.windowed import WindowedVersion, windowed_versions
 from seeknal.system.storage import Location, Storage
 from seeknal.values.arguments import check_number
-from seeknal.values.display import shown_duration
 from seeknal.values.times import Moment, instant, instant_or_none, now
 
 if TYPE_CHECKING:
@@ -469,6 +468,8 @@ class Catalog(Finder):
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Return the source of a lookup: the rows of its version, as stored now or as of `as_of`."""
+        from seeknal.registry.source import tell_of_ttl
+
         if isinstance(lookup.source, WindowedGroup):
             return self.definitions.source(lookup, lookup.source, as_of)
         state = None if as_of is not None else self.state(lookup.name, lookup.project)
@@ -478,7 +479,7 @@ class Catalog(Finder):
                 f"{record.label} is an event source, whose events are no features by themselves. Say what to compute of them: "
                 f'WindowedGroup(name, entity, source={record.label!r}, features={{"events_7d": Count(over="7d")}}).'
             )
-        _tell_of_ttl(record, getattr(lookup.source, "materialization", None))
+        tell_of_ttl(record, getattr(lookup.source, "materialization", None))
         if state is None:
             return self.resolved(lookup, record, *self.read(record, lookup.version, as_of))
         # The state has what was pushed before; later pushes need not be committed for this call.
@@ -491,17 +492,3 @@ class Catalog(Finder):
         if isinstance(version, WindowedVersion):
             return WindowedSource(lookup, record, version, snapshot, self.origin(record))
         return Source(lookup, record, version, snapshot)
-
-
-def _tell_of_ttl(record: GroupRecord, given: object) -> None:
-    """Give a notice if the ttl of a definition is not the registered one, which applies."""
-    registered = record.group.materialization.ttl
-    if record.windowed or not isinstance(given, Materialization) or given.ttl == registered:
-        return
-    here = f"a ttl of {shown_duration(given.ttl)}" if given.ttl is not None else "no ttl"
-    applies = (
-        "no ttl is registered, so none" if registered is None else f"the registered ttl of {shown_duration(registered)}"
-    )
-    notice(
-        f"This definition of {record.label} has {here}, but {applies} applies. Call write() or get_or_create() to register it."
-    )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from seeknal.define.aggregations import Std, Var, WindowedFeature
-from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.define.schema import Schema
 from seeknal.define.windowed_group import reach_of
 from seeknal.engine import FeatureRequest, Request, WindowRequest
@@ -17,6 +17,7 @@ from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, PinnedLookup, Version
 from seeknal.registry.windowed import WindowedVersion
+from seeknal.values.display import shown_duration
 from seeknal.values.times import EMPTY_INTERVAL, Interval, show
 
 
@@ -227,3 +228,17 @@ class WindowedSource(Source):
     def rows(self, *spans: Interval) -> Rows:
         """Return the entities and event times at which the values change because of an event, without features."""
         return self.snapshot.within(replace(self.version.schema, features=()), *spans)
+
+
+def tell_of_ttl(record: GroupRecord, given: object) -> None:
+    """Give a notice if the ttl of a definition is not the registered one, which applies."""
+    registered = record.group.materialization.ttl
+    if record.windowed or not isinstance(given, Materialization) or given.ttl == registered:
+        return
+    here = f"a ttl of {shown_duration(given.ttl)}" if given.ttl is not None else "no ttl"
+    applies = (
+        "no ttl is registered, so none" if registered is None else f"the registered ttl of {shown_duration(registered)}"
+    )
+    notice(
+        f"This definition of {record.label} has {here}, but {applies} applies. Call write() or get_or_create() to register it."
+    )
