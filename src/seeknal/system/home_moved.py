@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def check_moved(address: Address) -> None:
     Raises:
         StoreError: It does not; the message has the settings that do.
     """
+    if not os.path.exists(f"{address.home}/{_MOVED}"):  # noqa: PTH110 - five times as fast, and asked with each access to a table
+        return
     note = moved(address.home)
     if note is None or not (
         (note.storage and note.storage != address.storage) or (note.registry and not address.registry)
