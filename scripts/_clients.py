@@ -20,7 +20,9 @@ from servers import Server
 PUSHERS = 2
 PAUSE = 0.02
 """Seconds between two requests of a client, so that the machine is not what they wait for."""
-MOST = {"lookup": 5, "push": 75, "catalog": 15, "readyz": 5, "healthz": 5}
+IDLE = 30
+"""Seconds after which a client does not use an idle connection again."""
+MOST = {"lookup": 5, "push": 75, "catalog": 25, "readyz": 5, "healthz": 5}
 """Seconds that a request may take, whatever is away; lookups take longer if it is Valkey."""
 MOST_WITHOUT_REDIS = 15
 NAMED = {"postgres": "registry", "s3": "s3://lake/features", "redis": "online store"}
@@ -81,6 +83,7 @@ class Client:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._connections: dict[str, http.client.HTTPConnection] = {}
+        self._used: dict[str, float] = {}
 
     def ask(self, kind: str, url: str, path: str, body: object = None) -> tuple[int, Any]:
         """Send a request, count its response, and return status and body."""
@@ -117,6 +120,8 @@ class Client:
         """Send a request, and return status and text; the status is 0 if there was no response."""
         address = url.removeprefix("http://")
         connection = self._connections.setdefault(url, http.client.HTTPConnection(address, timeout=120))
+        if self._used.get(url, 0) < time.monotonic() - IDLE:  # the server may be closing it just now
+            connection.close()
         try:
             headers = {"content-type": "application/json", "authorization": f"Bearer {self._load.token}"}
             text = None if body is None else json.dumps(body)
@@ -126,6 +131,8 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             return 0, repr(error)
+        finally:
+            self._used[url] = time.monotonic()
 
 
 def read(load: Load, seed: int) -> None:

@@ -39,14 +39,14 @@ from servers import Server, wait_for
 from unprivileged import make_read_only, make_writable, unprivileged
 
 WAYS = [(name, way) for name in ("postgres", "s3", "redis") for way in ("killed", "halted")]
-READERS, DRAIN = 4, 2
+READERS, DRAIN, TIMEOUT = 4, 2, 20
 BACK = 60
 """Seconds after which everything must be as before."""
 
 
 def serve(services: Services, home: Path, *options: str, is_read_only: bool = False) -> Server:
     """Return a server, which is not started."""
-    given = ("--module", "view_functions", "--drain", str(DRAIN), *options)
+    given = ("--module", "view_functions", "--drain", str(DRAIN), "--timeout", str(TIMEOUT), *options)
     return Server(home, *given, run_by=unprivileged() if is_read_only else (), env=services.env)
 
 
@@ -94,7 +94,7 @@ def update(load: Load, updates: int) -> None:
     done = threading.Event()
 
     def define() -> None:
-        while not done.wait(1):
+        while not done.wait(2):
             load.world.serve_next()
 
     defining = threading.Thread(target=define)
