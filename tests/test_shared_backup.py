@@ -46,13 +46,16 @@ def test_a_backup_of_a_shared_store_is_restored_to_a_folder_and_to_services(
     assert same(before, state(in_folder))
     busy.check(in_folder.home)
     fresh = {"storage": f"{services['storage']}/again", "registry": f"{services['registry']}_again"}
-    again = FeatureStore(tmp_path / "again", **{name: fresh[name] for name in names})
-    restore(tmp_path / "saved", again)
+    for name in names:  # as operators do; other tests give them as arguments
+        monkeypatch.setenv(f"SEEKNAL_{name.upper()}", fresh[name])
+    again = FeatureStore(tmp_path / "again")
+    restored = restore(tmp_path / "saved", again)
+    assert (restored.groups, restored.training_sets) == (3, 2)
     assert same(before, state(again))
     assert again.groups.push("visits", {"user_id": 9, "at": "2024-02-01", "x": "v"}).rows == 1
     assert not (again.home / "moved").exists()
     with pytest.raises(DefinitionError, match=r"has a (store|registry) already, and a restore replaces nothing"):
-        restore(tmp_path / "saved", FeatureStore(tmp_path / "third", **{name: fresh[name] for name in names}))
+        restore(tmp_path / "saved", FeatureStore(tmp_path / "third"))
     assert not (tmp_path / "third").exists()
 
 

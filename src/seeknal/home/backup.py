@@ -273,7 +273,7 @@ def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[s
     """
     unread: set[str] = set()
     online = LocalStorage(Address(part)).online
-    made = FeatureStore(part, memory_limit=store.settings.memory_limit, online_store=online)
+    made = FeatureStore.of(replace(store.settings, home=part, online_store=online))
     try:
         for record in made.core.registry.groups():
             made.core.catalog.catch_up(record)
