@@ -352,6 +352,29 @@ def test_an_open_table_answers_while_the_registry_is_away_and_follows_it_again_a
         answer()
 
 
+@pytest.mark.parametrize("looked_up", [True, False])
+def test_an_open_table_answers_however_short_before_the_registry_goes_it_was_opened_or_others_have_written(
+    server, home, monkeypatch, looked_up
+):
+    monkeypatch.setenv("SEEKNAL_REGISTRY", server.url("a"))
+    monkeypatch.setattr("seeknal.serve.open_tables._LOOK", 0)
+    written(rows(1))
+    store, other = FeatureStore(home), FeatureStore(home)
+    store.tables.serve([FeatureLookup("spend")], "serving")
+    table = store.tables.open("serving")
+    if looked_up:
+        assert table.get_features([{"user_id": 1}], "dicts")[0]["x"] == 1
+    number = store.core.registry.recent_stamp()
+    other.core.registry.save_group(group_of("another"))
+    wait_for(lambda: store.core.registry.recent_stamp() != number)
+    server.kill()
+    assert [table.get_features([{"user_id": 1}], "dicts")[0]["x"] for _ in range(3)] == [1, 1, 1]
+    server.start()
+    store.tables.delete("serving")
+    with pytest.raises(NotOnlineError, match="was deleted"):
+        wait_for(lambda: not table.get_features([{"user_id": 1}], "dicts"))
+
+
 def test_a_write_whose_connection_is_cut_before_the_commit_is_made_once(registry, postgres):
     record, runs = registry.save_group(group_of("spend")), []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack, overload
 
 import pyarrow as pa
 
-from seeknal.errors import NotOnlineError
+from seeknal.errors import NotOnlineError, StoreError, is_away
 from seeknal.names import check_features, split_version
 from seeknal.online import Stores
 from seeknal.registry import OnlineTableRecord, Registry, ViewRecord, open_registry
@@ -69,8 +69,27 @@ class Watch(View):
         self._registry = registry
         self._record = record
         self._stamps: dict[bool, bytes] = {}
+        self._due = 0.0
 
     def has_moved(self, *, recently: bool = False) -> bool:
+        """Return whether the table has moved, or False while the registry is on a server that is away; see `look`.
+
+        Such a server is not asked again before five times as long has passed as it took to fail, so that lookups seldom wait for it.
+
+        Raises:
+            StoreError: The registry cannot be read.
+        """
+        if (began := time.monotonic()) < self._due:
+            return False
+        try:
+            return self.look(recently=recently)
+        except StoreError as error:
+            if not is_away(error):
+                raise
+            self._due = time.monotonic() + max(_LOOK, 5 * (time.monotonic() - began))
+            return False
+
+    def look(self, *, recently: bool = False) -> bool:
         """Return whether the table was deleted, or is now registered with another record.
 
         Args:
@@ -291,7 +310,7 @@ class ServedTable:
     def _look(self, *, recently: bool = False) -> OnlineTable:
         """Return the table as it is registered now, opened again if it has moved."""
         table, watch = self._now
-        if watch.has_moved(recently=recently):
+        if watch.has_moved(recently=True) if recently else watch.look():
             self._now = self._opener.again(table)
         self._due = time.monotonic() + _LOOK
         return self._now[0]

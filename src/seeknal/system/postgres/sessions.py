@@ -198,8 +198,8 @@ def imported() -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Return what the server or the driver says, in one line and without a period at its end."""
-    return " ".join(str(error).split()).rstrip(".")
+    """Return what the server or the driver says, in one line and without a mark at its end."""
+    return " ".join(str(error).split()).rstrip(".?")
 
 
 def _is_alive(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
