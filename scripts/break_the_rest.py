@@ -460,7 +460,7 @@ MUTATIONS = (
     ),
     rule(
         "an open table does not see that it has become another",
-        "        if watch.has_moved(recently=recently):\n",
+        "        if watch.has_moved(recently=True) if recently else watch.look():\n",
         "        if False:\n",
         "serve/open_tables.py",
         "following.py::test_a_reader_of_a_replaced_table_gets_its_features_or_an_error_that_says_so",
