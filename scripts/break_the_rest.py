@@ -118,13 +118,6 @@ AWAY = (
         "what_a_killed_server_has_acknowledged_is_committed_by_the_next_one",
     ),
     away(
-        "all services share one pool of threads",
-        "        if (pool := self._pools.get(service)) is None:\n",
-        "        service = ''\n        if (pool := self._pools.get(service)) is None:\n",
-        "server/threads.py",
-        "a_service_that_hangs_holds_up_no_request_that_does_not_need_it",
-    ),
-    away(
         "opening a table reads its stored rows' log",
         "            if found := next((one for one in known if one.number == number), None):\n",
         "            if found := None:\n",
