@@ -36,7 +36,7 @@ from seeknal import FeatureLookup, FeatureStore, SeeknalError, SeeknalWarning
 from seeknal.home.backup import backup, restore
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from busy import check, definition, furnish, in_use
+from busy import check, definition, expect, furnish, in_use
 
 SIGNALS = signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT
 HOME_LASTS = 10
@@ -50,16 +50,6 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["pandas", "pyarrow.dataset", "seeknal.home.store", "seeknal.cli.app", "seeknal.home.backup"]
 )
-
-
-def expect(holds: object, text: str) -> None:
-    """Check a condition.
-
-    Raises:
-        AssertionError: It does not hold.
-    """
-    if not holds:
-        raise AssertionError(text)
 
 
 def add_ballast(home: Path, rows: int) -> None:

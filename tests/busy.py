@@ -40,6 +40,16 @@ _START = instant("2024-01-01")
 _KEPT = 40
 
 
+def expect(holds: object, text: str) -> None:
+    """Check a condition.
+
+    Raises:
+        AssertionError: It does not hold.
+    """
+    if not holds:
+        raise AssertionError(text)
+
+
 def definition(name: str) -> FeatureGroup:
     """Define a group; all are keyed by user."""
     return FeatureGroup(name, Entity("user", ["user id"]), Materialization(event_time_col="at"), "shop")

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 import spark_java
+from seeknal import FeatureStore, config
 from seeknal.home import session
 from seeknal.home.pushing import flush_all
 from servers import Postgres, SeaweedFS, Valkey
@@ -103,6 +105,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     started.conf.set("spark.sql.shuffle.partitions", "2")
     yield started
     started.stop()
+
+
+@pytest.fixture
+def on_spark(spark: Any, home: Path) -> FeatureStore:
+    """The store in the test's home, with the engine on Spark."""
+    return FeatureStore.of(replace(config.load(), engine="spark"))
 
 
 @pytest.fixture(scope="session", autouse=ENGINE == "spark")

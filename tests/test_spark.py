@@ -73,12 +73,6 @@ ASKED = st.lists(st.tuples(USERS, st.none() | TIMES), min_size=1, max_size=8)
 
 
 @pytest.fixture
-def on_spark(spark, home) -> FeatureStore:
-    """The store in the test's home, with the engine on Spark."""
-    return FeatureStore.of(replace(config.load(), engine="spark"))
-
-
-@pytest.fixture
 def on_duckdb(home) -> FeatureStore:
     return FeatureStore.of(replace(config.load(), engine="duckdb"))
 

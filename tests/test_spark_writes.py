@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from unittest.mock import patch
@@ -26,7 +25,6 @@ from seeknal import (
     Materialization,
     SeeknalWarning,
     StoreError,
-    config,
 )
 from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup
@@ -48,12 +46,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
 ]
-
-
-@pytest.fixture
-def on_spark(spark, home) -> FeatureStore:
-    """The store in the test's home, with the engine on Spark."""
-    return FeatureStore.of(replace(config.load(), engine="spark"))
 
 
 def group(name: str = "spend", **options) -> FeatureGroup:
